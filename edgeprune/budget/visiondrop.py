@@ -1,0 +1,63 @@
+"""VisionDrop's rule: half as many again as the average after the encoder, then geometric decay.
+
+The published row (32 tokens: 48, 35, 26, 19, of which 6, 5, 4, 3 merged) fixes three things: the encoder keeps
+1.5 T, every cut keeps the same fraction rho of what reaches it, and one row in eight, rounded up, is merged. rho
+follows from the layer-weighted average being T. The released code holds only that row; the others are derived
+from it, and their four counts sum to exactly 4 T at a depth of 32.
+"""
+
+from __future__ import annotations
+
+import math
+
+from edgeprune.budget.schedule import Schedule, Stage, stage_layers
+from edgeprune.errors import BudgetError
+
+FIRST = 1.5  # tokens after the encoder, in units of the average
+PER_MERGED = 8  # rows per merged row
+
+
+def reach(tokens: int, cuts: tuple[int, ...], layers: int) -> tuple[int, int]:
+    """Smallest and largest average: the last stage holds at least eight rows, the first at most ``tokens``.
+
+    Below eight rows the published share of merged rows, one in eight, cannot be held.
+
+    Raises:
+        BudgetError: no average can be reached with these cuts.
+    """
+    if stage_layers(cuts, layers)[0] * FIRST >= layers:
+        raise BudgetError(
+            f"visiondrop cannot reach any average with cuts at {', '.join(map(str, cuts))} of {layers} layers: "
+            "the first cut must lie before two thirds of the depth"
+        )
+    high = int(tokens / FIRST)
+    for low in range(1, high + 1):
+        if schedule(low, cuts, layers).stages[-1].keep >= PER_MERGED:
+            return low, high
+    raise BudgetError(f"visiondrop cannot prune {tokens} visual tokens: too few for {len(cuts) + 1} stages")
+
+
+def schedule(keep: int, cuts: tuple[int, ...], layers: int) -> Schedule:
+    """Counts of every stage for an average of ``keep``; rounding moves the average by less than half a token."""
+    weights = stage_layers(cuts, layers)
+    rho = decay(weights)
+    places: tuple[str | int, ...] = ("vision", *cuts)
+    stages = []
+    for index, (cut, weight) in enumerate(zip(places, weights, strict=True)):
+        count = math.floor(FIRST * keep * rho**index + 0.5)
+        stages.append(Stage(cut=cut, keep=count, merge=-(-count // PER_MERGED), layers=weight))
+    return Schedule(tuple(stages))
+
+
+def decay(weights: tuple[int, ...]) -> float:
+    """The rho in 0..1 at which stages of FIRST * rho^k, weighted by their layers, average 1 (0.7336 for 8, 8, 8, 8).
+
+    The weighted sum grows with rho, so bisection finds it.
+    """
+    target = sum(weights) / FIRST
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        total = sum(weight * middle**index for index, weight in enumerate(weights))
+        low, high = (middle, high) if total < target else (low, middle)
+    return (low + high) / 2

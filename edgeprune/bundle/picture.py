@@ -1,0 +1,65 @@
+"""A bundle's chain as text: a picture for the terminal."""
+
+from __future__ import annotations
+
+from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+
+
+def draw_chain(manifest: Manifest) -> str:
+    """The graphs in order of execution, what flows between them, and the methods' cuts."""
+    lines = [*_head(manifest), ""]
+    name_width = max(len(graph.name) for graph in manifest.graphs)
+    for index, graph in enumerate(manifest.graphs):
+        lines += _graph(graph, name_width, last=index == len(manifest.graphs) - 1)
+    lines.append("")
+    for method in manifest.methods:
+        cuts = ", ".join("after vision" if cut.at == "vision" else f"before layer {cut.at}" for cut in method.cuts)
+        positions = "numbered anew" if method.positions == "repack" else "kept"
+        lines.append(f"method {method.name}: prunes {cuts}; positions {positions}")
+    lines.append(f"total {_size(sum(file.bytes for file in manifest.files))}")
+    return "\n".join(lines)
+
+
+def _head(manifest: Manifest) -> list[str]:
+    model, vision, decoder = manifest.model, manifest.vision, manifest.decoder
+    revision = f" @ {model.revision[:12]}" if model.revision else ""
+    return [
+        f"{model.id}{revision} ({model.architecture})",
+        f"{manifest.dtype}, dialect {manifest.dialect}, opset {manifest.opset}",
+        f"vision  {vision.grid[0]} x {vision.grid[1]} patches = {vision.tokens} visual tokens, width {vision.width}",
+        f"decoder {decoder.layers} layers, width {decoder.hidden}, {decoder.heads} heads ({decoder.kv_heads} for "
+        f"keys and values), vocabulary {decoder.vocab}, context {decoder.context}",
+    ]
+
+
+def _graph(graph: Graph, width: int, last: bool) -> list[str]:
+    """A station: heavy graphs stand in the main line, prune graphs beside it, since keep=all passes them by."""
+    size = _size(graph.file.bytes + (graph.data.bytes if graph.data else 0))
+    mark = "  ├─◇" if graph.role == "prune" else "  ■"
+    flow = f"{_shapes(graph.inputs)} -> {_shapes(graph.outputs)}"
+    name = f"{mark} {graph.name}".ljust(width + 7)
+    lines = [f"{name}{size:>9}  {flow}"]
+    if not last:
+        lines.append("  │")
+    return lines
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> str:
+    """Data tensors with their axes; scalars by name, the cache once."""
+    parts = [f"{t.name} {_axes(t)}" for t in tensors if t.shape and not t.name.startswith(("past_", "present_"))]
+    cache = [t for t in tensors if t.name.startswith(("past_", "present_"))]
+    if cache:
+        parts.append(f"{len(cache)} x {cache[0].name.split('_')[0]} {_axes(cache[0])}")
+    scalars = [t.name for t in tensors if not t.shape]
+    return ", ".join(parts + ([" ".join(scalars)] if scalars else []))
+
+
+def _axes(tensor: Tensor) -> str:
+    return "[" + ",".join(map(str, tensor.shape)) + "]"
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,140 @@
+"""A recipe of ``export/``: which checkpoint, and where its decoder is cut. ``export/README.md`` has the keys.
+
+Reads and checks the file alone: whether the cuts fit the model is known once its config.json is read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from edgeprune.bundle.manifest import Dtype
+from edgeprune.errors import RecipeError
+from edgeprune.recipes import find
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+DEMO = "demo"
+"""The value of ``model`` that means the small model that comes with edgeprune."""
+FAMILIES = ("llava",)
+DTYPES: tuple[Dtype, ...] = ("fp32", "fp16")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """What to export.
+
+    Attributes:
+        name: the recipe's own name: its file name without ``.toml``.
+        model: a hub id ``org/name``, an absolute directory, or ``"demo"``.
+        revision: branch, tag or commit of a hub id; None for its main branch.
+        family: one of ``FAMILIES``.
+        cuts: decoder layers before which tokens can be dropped, ascending, from 1 on; None where the exporter
+            chooses.
+        dtype: one of ``DTYPES``; None leaves it to the caller, which takes fp32.
+        notes: for people.
+
+    Raises:
+        RecipeError: a value of the wrong type or out of range.
+    """
+
+    name: str
+    model: str
+    revision: str | None = None
+    family: str = "llava"
+    cuts: tuple[int, ...] | None = None
+    dtype: Dtype | None = None
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("name", "model", "family", "notes"):
+            self._require(key, isinstance(getattr(self, key), str), "a text")
+        for key in ("name", "model"):
+            self._require(key, bool(getattr(self, key)), "a text that is not empty")
+        self._require("family", self.family in FAMILIES, _one_of(FAMILIES))
+        self._require("dtype", self.dtype is None or self.dtype in DTYPES, _one_of(DTYPES))
+        self._require("revision", self.revision is None or _is_text(self.revision), "a text that is not empty")
+        if self.revision is not None and (self.model == DEMO or not _HUB_ID.fullmatch(self.model)):
+            raise RecipeError(f"recipe {self.name}: revision applies to hub ids only, and model is {self.model!r}")
+        self._require("cuts", self.cuts is None or _are_cuts(self.cuts), "ascending layer numbers from 1 on")
+
+    def _require(self, key: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise RecipeError(f"recipe {self.name}: {key} = {getattr(self, key)!r}; expected {expected}")
+
+
+KEYS = tuple(field.name for field in fields(ModelRecipe) if field.name != "name")
+"""What a file may say."""
+
+
+def names() -> tuple[str, ...]:
+    """The model recipes that come with edgeprune, sorted."""
+    return find.names("export")
+
+
+def load(name_or_path: str) -> ModelRecipe:
+    """Reads a recipe by its name (``"llava-1.5-7b"``) or by the path of its file.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, an unknown or missing key, or a value out of range; the message
+            names the file.
+    """
+    path = find.find("export", name_or_path)
+    table = _read(path)
+    for key in table:
+        if key not in KEYS:
+            allowed = ", ".join(KEYS)
+            raise RecipeError(f"{path}: unknown key {key!r}; allowed: {allowed}{find.suggestion(key, KEYS)}")
+    if "model" not in table:
+        raise RecipeError(f"{path}: the key 'model' is missing; expected a hub id, a directory or {DEMO!r}")
+    cuts = table.get("cuts")
+    values = {**table, "cuts": tuple(cuts) if isinstance(cuts, list) else cuts}
+    try:
+        recipe = ModelRecipe(name=path.stem, **values)
+        return replace(recipe, model=_located(path, recipe.model))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    return table
+
+
+def _located(path: Path, model: str) -> str:
+    """A directory is relative to the recipe; a hub id stays as it is, unless a directory has its name."""
+    if model == DEMO:
+        return model
+    beside = path.parent / Path(model).expanduser()
+    if beside.is_dir() or not _HUB_ID.fullmatch(model):
+        return str(beside.resolve())
+    return model
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_cuts(cuts: object) -> bool:
+    if not isinstance(cuts, tuple) or not cuts or any(type(cut) is not int or cut < 1 for cut in cuts):
+        return False
+    return all(before < after for before, after in pairwise(cuts))
+
+
+def _one_of(known: tuple[str, ...]) -> str:
+    return f"one of {', '.join(known)}"

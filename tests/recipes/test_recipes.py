@@ -1,0 +1,117 @@
+"""Recipes: those that come along load, and a file that says something unknown does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipes import find, model
+from edgeprune.recipes.model import ModelRecipe
+
+
+def _write(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_the_recipes_that_come_along() -> None:
+    assert model.names() == ("demo", "llava-1.5-13b", "llava-1.5-7b")
+    assert model.load("demo").model == model.DEMO
+    assert model.load("llava-1.5-7b") == ModelRecipe(
+        name="llava-1.5-7b", model="llava-hf/llava-1.5-7b-hf", cuts=(8, 16, 24), dtype="fp16"
+    )
+    assert model.load("llava-1.5-13b").cuts == (10, 20, 30)
+
+
+def test_recipe_folders_hold_data_only() -> None:
+    for kind in find.KINDS:
+        files = {path.name for path in find.folder(kind).iterdir()}
+        assert "README.md" in files
+        assert all(name == "README.md" or name.endswith(".toml") for name in files)
+
+
+def test_the_readme_names_every_key() -> None:
+    table = (find.folder("export") / "README.md").read_text(encoding="utf-8")
+    written = tuple(line.split("`")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert written == model.KEYS
+
+
+def test_lookup_prefers_the_folder_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "edgeprune" / "recipes"
+    monkeypatch.setattr(find, "__file__", str(package / "find.py"))
+    assert find.folder("export") == tmp_path / "site-packages" / "export"
+    (package / "export").mkdir(parents=True)
+    assert find.folder("export") == package / "export"
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    text = """
+        model = "org/name"
+        revision = "v2"
+        family = "llava"
+        cuts = [2, 4]
+        dtype = "fp16"
+        notes = "ours"
+    """
+    loaded = model.load(_write(tmp_path, text))
+    assert loaded == ModelRecipe("mine", "org/name", "v2", "llava", (2, 4), "fp16", "ours")
+    assert eval(repr(loaded)) == loaded
+
+
+def test_a_directory_is_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert model.load(_write(tmp_path, 'model = "org/name"')).model == str(tmp_path / "org" / "name")
+    assert model.load(_write(tmp_path, 'model = "./absent"')).model == str(tmp_path / "absent")
+    assert model.load(_write(tmp_path, 'model = "org/other"')).model == "org/other"
+    with pytest.raises(RecipeError, match="revision applies to hub ids only"):
+        model.load(_write(tmp_path, 'model = "org/name"\nrevision = "main"'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('modle = "a/b"', r"unknown key 'modle'; allowed: model, revision, .*did you mean 'model'\?"),
+        ('model = "a/b"\nzzz = 1', r"unknown key 'zzz'; allowed: [^;]*$"),
+        ("", "the key 'model' is missing"),
+        ("model = 7", "model = 7; expected a text"),
+        ('model = ""', "model = ''; expected a text that is not empty"),
+        ('model = "a/b"\nrevision = ""', "revision = ''"),
+        ('model = "a/b"\nrevision = 1', "revision = 1"),
+        ('model = "demo"\nrevision = "main"', "revision applies to hub ids only"),
+        ('model = "a/b"\nfamily = "qwen"', "family = 'qwen'; expected one of llava"),
+        ('model = "a/b"\ndtype = "fp8"', "dtype = 'fp8'; expected one of fp32, fp16"),
+        ('model = "a/b"\nnotes = []', r"notes = \[\]"),
+        ('model = "a/b"\ncuts = 8', "cuts = 8; expected ascending"),
+        ('model = "a/b"\ncuts = []', r"cuts = \(\)"),
+        ('model = "a/b"\ncuts = [0, 8]', r"cuts = \(0, 8\)"),
+        ('model = "a/b"\ncuts = [8, 8]', r"cuts = \(8, 8\)"),
+        ('model = "a/b"\ncuts = [true]', r"cuts = \(True,\)"),
+        ('model = "a/b"\ncuts = ["8"]', r"cuts = \('8',\)"),
+        ("model = ", "is not TOML"),
+    ],
+)
+def test_refuses(tmp_path: Path, text: str, message: str) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        model.load(path)
+    assert str(caught.value).startswith(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"known: demo, llava-1.5-13b.*did you mean 'llava-1.5-7b'\?"):
+        model.load("llava-1.5-7")
+    with pytest.raises(RecipeError, match=r"no recipe file .*absent\.toml"):
+        model.load(str(tmp_path / "absent.toml"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        model.load(str(binary))
+
+
+def test_a_kind_that_is_none() -> None:
+    with pytest.raises(ValueError, match="kind 'models'"):
+        find.folder("models")
