@@ -1,0 +1,1 @@
+"""Language-model decoders, one file per architecture, cut into segments between which tokens can be dropped."""

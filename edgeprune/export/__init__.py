@@ -1,0 +1,1 @@
+"""From a checkpoint to a bundle: what is cut where, one ONNX graph per module, one manifest."""

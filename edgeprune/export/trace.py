@@ -1,0 +1,156 @@
+"""One module to an ONNX graph in memory, traced with weights that were never written.
+
+Graphs of the same structure (two segments of equal depth, two cuts of one method) are traced once: what differs
+between them is names and weights, which come later. Weights enter as graph inputs while the graph is simplified,
+so that no pass can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import optimizer
+from torch import nn
+
+from edgeprune.bundle.manifest import Tensor
+from edgeprune.errors import EdgePruneError
+from edgeprune.export.plan import GraphPlan
+
+TORCH = {"fp32": torch.float32, "fp16": torch.float16, "int64": torch.int64}
+# What a graph is traced with: any sizes do that differ from each other and from 0 and 1.
+_EXAMPLE = {"B": 2, "S": 26, "P": 5, "K": 9, "a": 3, "t": 4}
+_EXAMPLE_SCALARS = {"span_start": 3, "span_length": 19, "keep": 9, "merge": 2}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced module.
+
+    Attributes:
+        model: its graph, simplified, inputs and outputs in the plan's order.
+        weights: the graph's value for each parameter in the module's order, None where the graph does not use it.
+        paths: the module path each node came from, "" for the module itself, in the graph's order.
+        modules: the paths of the traced module's submodules, in order.
+    """
+
+    model: ir.Model
+    weights: tuple[ir.Value | None, ...]
+    paths: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+class Tracer:
+    """Traces modules, each structure once.
+
+    Args:
+        opset: the ONNX opset to ask for.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self._traces: dict[Any, Trace] = {}
+
+    def trace(self, plan: GraphPlan, module: nn.Module) -> Trace:
+        """The trace of a module, or of one that differs from it in names only.
+
+        Raises:
+            EdgePruneError: PyTorch's exporter failed.
+        """
+        key = (
+            plan.role,
+            type(module),
+            tuple((t.dtype, t.shape) for t in (*plan.inputs, *plan.outputs)),
+            tuple((p.dtype, p.shape) for p in module.parameters()),
+        )
+        if key not in self._traces:
+            self._traces[key] = _simplify(_export(plan, module, self.opset), module)
+        return self._traces[key]
+
+
+def _export(plan: GraphPlan, module: nn.Module, opset: int) -> ir.Model:
+    arguments: list[Any] = [_example(tensor) for tensor in plan.inputs]
+    axes: list[Any] = [_axes(tensor) for tensor in plan.inputs]
+    if plan.role == "segment":  # the module takes its cache as one list
+        arguments[2:], axes[2:] = [arguments[2:]], [axes[2:]]
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                module,
+                tuple(arguments),
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=tuple(axes),
+                input_names=[tensor.name for tensor in plan.inputs],
+                output_names=[tensor.name for tensor in plan.outputs],
+                optimize=False,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever its passes raise
+        raise EdgePruneError(f"graph {plan.name}: PyTorch's ONNX exporter failed: {error}") from error
+    assert program is not None  # only the exporter's older form returns nothing
+    return program.model
+
+
+def _example(tensor: Tensor) -> torch.Tensor:
+    if not tensor.shape:
+        return torch.tensor(_EXAMPLE_SCALARS[tensor.name])
+    shape = [axis if isinstance(axis, int) else _EXAMPLE[axis] for axis in tensor.shape]
+    return torch.zeros(shape, dtype=TORCH[tensor.dtype])
+
+
+def _axes(tensor: Tensor) -> dict[int, str]:
+    return {index: axis for index, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own internals and of packages that are not needed here."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _simplify(model: ir.Model, module: nn.Module) -> Trace:
+    """Fold shape arithmetic and drop what is unused, with the weights out of reach."""
+    graph = model.graph
+    weights = dict(graph.initializers)
+    for name, value in weights.items():
+        del graph.initializers[name]
+        value.const_value = None
+        graph.inputs.append(value)
+    with _quiet():
+        optimizer.optimize_ir(model)
+    for name, value in weights.items():
+        graph.inputs.remove(value)
+        if value.uses():
+            graph.initializers[name] = value
+    used = {name: value for name, value in weights.items() if value.uses()}
+    return Trace(
+        model=model,
+        weights=tuple(used.get(name) for name, _ in module.named_parameters()),
+        paths=tuple(_path(node) for node in graph),
+        modules=tuple(name for name, _ in module.named_modules()),
+    )
+
+
+def _path(node: ir.Node) -> str:
+    """Path of the module a node comes from: "layers.8.self_attn.q_proj"."""
+    text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+    scopes = [scope.strip(" '\"") for scope in text.strip("[]").split(",")]
+    # The last scope is the operation; a scope that starts with _ is the exporter's own.
+    return next((scope for scope in reversed(scopes[:-1]) if scope and not scope.startswith("_")), "")

@@ -1,0 +1,1 @@
+"""Vision encoders, one file per architecture, as lean modules that also emit what methods score with."""
