@@ -1,0 +1,69 @@
+"""What a request returns, and its JSON form, whose field names are stable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["eos", "length", "context"]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One pruning stage, as reported.
+
+    Attributes:
+        cut: "vision" or the decoder layer before which it lies.
+        visual_tokens_in, visual_tokens_out: rows before and after.
+        kept: patch indices of the rows out, ascending in raster order, -1 for the class row; a merged row counts
+            as its reference patch.
+        merged: the part of ``kept`` that are merged rows.
+    """
+
+    cut: str | int
+    visual_tokens_in: int
+    visual_tokens_out: int
+    kept: tuple[int, ...]
+    merged: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer about one image.
+
+    Attributes:
+        text: the generated text, without special tokens.
+        finish_reason: "eos" (the model ended), "length" (``max_new_tokens``) or "context" (no positions left).
+        method: pruning method, None without pruning.
+        keep: budget asked for, "all" without pruning.
+        visual_tokens_average: visual tokens averaged over the decoder layers.
+        stages: what each stage kept; empty without pruning.
+        prompt_tokens: text tokens and visual tokens before pruning.
+        generated_tokens: length of ``token_ids``.
+        token_ids: generated ids, the end token included.
+        ttft_ms: from the picture as a file to the first token.
+        itl_ms: mean time between later tokens, None if there was only one.
+        timings_ms: time per stage of the chain: preprocess, vision, prune, project, prefill, decode.
+        backend, dtype: what computed it.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    method: str | None
+    keep: int | str
+    visual_tokens_average: float
+    stages: tuple[StageReport, ...]
+    prompt_tokens: int
+    generated_tokens: int
+    token_ids: tuple[int, ...]
+    ttft_ms: float
+    itl_ms: float | None
+    timings_ms: dict[str, float]
+    backend: str
+    dtype: str
+
+    def to_json(self) -> str:
+        """One line of JSON with exactly these fields."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

@@ -1,0 +1,285 @@
+"""From a question to the token ids around the picture, and from an answer's token ids back to text.
+
+The ids are those of Transformers' ``apply_chat_template`` followed by its processor, without either. Knows
+nothing about pictures: where one goes there is a gap between ``before`` and ``after``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.meta
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+import jinja2.utils
+from tokenizers import Tokenizer
+
+from edgeprune.bundle.prompt import PromptFacts
+from edgeprune.errors import BundleError, QuestionError
+
+_NOT_CARRIED = frozenset({"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+"""Names Transformers gives to a template and a bundle does not: reading one would silently give nothing."""
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""How vocabularies with byte fallback name the 256 tokens of single bytes."""
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a decoder writes for bytes that are no character, or not yet one."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Token ids on both sides of the picture; the placeholder itself is in neither.
+
+    Attributes:
+        before: ids up to the picture, with the model's beginning token where it has one.
+        after: ids behind the picture, up to where the answer starts.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens the text takes, without the picture."""
+        return len(self.before) + len(self.after)
+
+
+class Prompt:
+    """A model's chat template and tokenizer at work.
+
+    Args:
+        facts: what the bundle says about the prompt.
+        tokenizer_path: the bundle's ``tokenizer.json``.
+
+    Raises:
+        BundleError: the tokenizer is missing or unreadable, does not know the placeholder by its id, or the
+            template is malformed or does not write exactly one placeholder.
+    """
+
+    def __init__(self, facts: PromptFacts, tokenizer_path: Path) -> None:
+        self.facts = facts
+        self.tokenizer = _read_tokenizer(tokenizer_path)
+        known = self.tokenizer.token_to_id(facts.image_token)
+        if known != facts.image_token_id:
+            raise BundleError(
+                f"{tokenizer_path} gives {facts.image_token!r} id {known}, expected {facts.image_token_id}"
+            )
+        self._template = _compile(facts.template)
+        written = self._render("?").count(facts.image_token)
+        if written != 1:
+            raise BundleError(
+                f"prompt: the chat template writes {facts.image_token!r} {written} times for one picture, expected once"
+            )
+
+    def render(self, question: str) -> str:
+        """The text of one user turn with one picture, up to where the answer starts.
+
+        Raises:
+            QuestionError: the question is empty, or holds the placeholder or another special token.
+            BundleError: the template fails on this question.
+        """
+        if not question.strip():
+            raise QuestionError("the question is empty: ask something about the picture")
+        for token in self.facts.special_tokens:
+            if token in question:
+                role = "the image placeholder" if token == self.facts.image_token else "a special token of the model"
+                raise QuestionError(f"the question holds {token!r}, {role}: leave it out")
+        return self._render(question)
+
+    def encode(self, question: str) -> EncodedPrompt:
+        """The token ids of ``render``, split at the picture.
+
+        Raises:
+            QuestionError: as ``render``.
+            BundleError: as ``render``.
+        """
+        ids = self.tokenizer.encode(self.render(question)).ids  # as in Transformers, special tokens are added
+        places = [place for place, token_id in enumerate(ids) if token_id == self.facts.image_token_id]
+        if len(places) != 1:  # a tokenizer that normalises can read other spellings as the placeholder
+            raise QuestionError(
+                f"the question holds a text the tokenizer reads as {self.facts.image_token!r}, "
+                "the image placeholder: leave it out"
+            )
+        return EncodedPrompt(tuple(ids[: places[0]]), tuple(ids[places[0] + 1 :]))
+
+    def check_length(self, text_tokens: int, visual_tokens: int, new_tokens: int) -> None:
+        """Refuse a prompt and answer that do not fit the model's context.
+
+        Args:
+            text_tokens: tokens of the text around the picture.
+            visual_tokens: tokens the language model gets for the picture.
+            new_tokens: the most tokens the answer may have.
+
+        Raises:
+            QuestionError: their sum exceeds ``facts.context``; the message says how to make it fit.
+        """
+        prompt, context = text_tokens + visual_tokens, self.facts.context
+        if prompt + new_tokens <= context:
+            return
+        room = context - prompt
+        shorten = f"shorten the question by {1 - room} tokens or more"
+        remedy = f"ask for at most {room} new tokens" if room > 0 else shorten
+        raise QuestionError(
+            f"the question takes {text_tokens} tokens, the picture {visual_tokens} and the answer up to "
+            f"{new_tokens}: {prompt + new_tokens} in all, above the model's context of {context}: {remedy}"
+        )
+
+    def _render(self, question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        specials = {"bos_token": self.facts.bos_token, "eos_token": self.facts.eos_token}
+        try:
+            return self._template.render(
+                messages=[{"role": "user", "content": content}],
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **{name: token for name, token in specials.items() if token is not None},
+            )
+        except Exception as error:  # a template is a program: it can fail with anything Python has
+            raise BundleError(f"prompt: the chat template failed: {_reason(error)}") from error
+
+
+class TextStream:
+    """Turns token ids into text piece by piece, never inside a character; the pieces add up to ``text``.
+
+    Every push decodes all ids anew, some microseconds per hundred of them. The incremental decoder of the
+    tokenizers library raises an error where a model writes bytes that are no UTF-8.
+
+    Args:
+        tokenizer: the tokenizer of the ``Prompt``.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._text = ""
+        self._pushed = 0  # characters of the text that were returned
+
+    @property
+    def text(self) -> str:
+        """The text of all ids so far, as the tokenizer decodes them together, without special tokens."""
+        return self._text
+
+    def push(self, token_id: int) -> str:
+        """Take one more token id; returns the text it completes, often empty."""
+        self._ids.append(token_id)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        is_unchanged, self._text = text == self._text, text
+        if is_unchanged or _BYTE.fullmatch(self._tokenizer.id_to_token(token_id) or ""):
+            return ""  # a run of bytes is decoded as a whole: one bad byte changes the text of those before it
+        return self._advance(len(text.rstrip(_REPLACEMENT)))
+
+    def finish(self) -> str:
+        """The rest of the text once no more ids follow: half a character becomes replacement characters."""
+        return self._advance(len(self._text))
+
+    def _advance(self, end: int) -> str:
+        piece = self._text[self._pushed : end]
+        self._pushed += len(piece)
+        return piece
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing: export the bundle again")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise BundleError(f"{path} cannot be read as a tokenizer: {_reason(error)}") from error
+    tokenizer.no_truncation()  # a stored limit would silently cut the question
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _compile(template: str) -> jinja2.Template:
+    """Compile a chat template in the sandbox and with the names that Transformers gives it."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["dict"] = _TemplateDict()
+    environment.globals["namespace"] = _Namespace
+    try:
+        names = jinja2.meta.find_undeclared_variables(environment.parse(template)) & _NOT_CARRIED
+        compiled = environment.from_string(template)
+    except jinja2.TemplateError as error:
+        raise BundleError(f"prompt: the chat template is malformed: {_reason(error)}") from error
+    if names:
+        raise BundleError(f"prompt: the chat template reads {sorted(names)}, which a bundle does not carry")
+    return compiled
+
+
+class _Generation(jinja2.ext.Extension):
+    """Accepts ``{% generation %}``, which marks answers for training; what it holds is written as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        """The body between the tags, unchanged."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _TemplateDict:
+    """``dict`` for templates without the type's own attributes, which lead out of the sandbox."""
+
+    def __call__(self, *pairs: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*pairs, **named)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        """As ``dict.fromkeys``."""
+        return dict.fromkeys(keys, value)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """``namespace`` for templates that refuses names like ``__class__``, which lead out of the sandbox."""
+
+    def __init__(*args: Any, **named: Any) -> None:
+        self, pairs = args[0], args[1:]  # so that namespace(self=...) works, as in jinja2
+        values = dict(*pairs, **named)
+        for name in values:
+            _refuse_private(name)
+        jinja2.utils.Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        jinja2.utils.Namespace.__setitem__(self, name, value)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _refuse_private(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a chat template may not store {name!r} in a namespace")
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
