@@ -84,6 +84,10 @@ class Chain:
         """Load a method's graphs, if they are not loaded yet."""
         self._open(self.manifest.graph(cut.graph) for cut in method.cuts)
 
+    def close(self) -> None:
+        """Free all graphs; the chain cannot run afterwards."""
+        self._sessions.clear()
+
     def prefill(
         self,
         pixel_values: NDArray[np.float32],

@@ -55,7 +55,7 @@ class VLM:
 
     def close(self) -> None:
         """Free the graphs and their memory."""
-        del self.chain
+        self.chain.close()
 
     def generate(
         self,

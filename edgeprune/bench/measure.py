@@ -1,0 +1,242 @@
+"""Runs: one picture and one prompt through every variant in turn, with a clock on every stage.
+
+It decides neither what to compare nor how to report: it returns the times of every repeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeprune.budget.schedule import Schedule
+from edgeprune.bundle.manifest import MethodEntry
+from edgeprune.errors import CheckFailed, MissingExtra
+from edgeprune.runtime.chain import Clock
+from edgeprune.runtime.preprocess import batch, load_image
+
+if TYPE_CHECKING:
+    from edgeprune.eager.model import EagerModel
+    from edgeprune.runtime.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every variant is given.
+
+    Attributes:
+        image: a picture file.
+        question: its prompt has the number of text tokens that was asked for.
+        new_tokens: tokens of the answer, the first one from the prompt; an end token does not end it.
+    """
+
+    image: Path
+    question: str
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run, in seconds.
+
+    Attributes:
+        stages: preprocess, vision, prune, project, prefill.
+        ttft: from the picture as a file to the first token.
+        steps: from one token to the next.
+        prefill_overhead: of the chain's time on the prompt, what was spent outside graphs.
+        decode_overhead: the same per step, on average.
+    """
+
+    stages: dict[str, float]
+    ttft: float
+    steps: tuple[float, ...]
+    prefill_overhead: float | None = None
+    decode_overhead: float | None = None
+
+
+class Runner(Protocol):
+    """A variant that can be run."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    def run(self, task: Task) -> Sample:
+        """Answer once."""
+
+
+@dataclass(frozen=True)
+class ChainRunner:
+    """The bundle at one budget; ``method`` and ``schedule`` are None for all tokens."""
+
+    name: str
+    vlm: VLM
+    method: MethodEntry | None
+    schedule: Schedule | None
+
+    def run(self, task: Task) -> Sample:
+        """Answer once."""
+        vlm, prompt_clock, step_clock = self.vlm, Clock(), Clock()
+        start = perf_counter()
+        encoded = vlm.prompt.encode(task.question)
+        pixel_values = batch([load_image(task.image)], vlm.manifest.image)
+        prepared = perf_counter()
+        prefill = vlm.chain.prefill(
+            pixel_values, encoded.before, encoded.after, self.method, self.schedule, prompt_clock
+        )
+        prefilled = perf_counter()
+        token = prefill.logits.argmax(axis=-1)
+        first = last = perf_counter()
+        steps = []
+        for _ in range(task.new_tokens - 1):
+            token = vlm.chain.decode(token, prefill.cache, step_clock).argmax(axis=-1)
+            now = perf_counter()
+            steps.append(now - last)
+            last = now
+        return Sample(
+            stages={"preprocess": prepared - start, **prompt_clock.seconds},
+            ttft=first - start,
+            steps=tuple(steps),
+            prefill_overhead=prefilled - prepared - prompt_clock.graphs,
+            decode_overhead=(last - first - step_clock.graphs) / len(steps),
+        )
+
+
+@dataclass(frozen=True)
+class EagerRunner:
+    """Hugging Face's model, run eagerly."""
+
+    name: str
+    model: EagerModel
+
+    def run(self, task: Task) -> Sample:
+        """Answer once; the stages are the chain's."""
+        model, stages = self.model, {}
+        start = last = perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal last
+            now = perf_counter()
+            stages[stage] = now - last
+            last = now
+
+        inputs = model.preprocess([load_image(task.image)], task.question)
+        lap("preprocess")
+        features = model.vision(inputs["pixel_values"])
+        lap("vision")
+        visual = model.project(features)
+        lap("project")
+        logits, cache = model.prefill(model.embed(inputs["input_ids"], visual))
+        lap("prefill")
+        token = logits.argmax(dim=-1)
+        token.tolist()
+        first = last = perf_counter()
+        steps = []
+        for _ in range(task.new_tokens - 1):
+            logits, cache = model.decode(token, cache)
+            token = logits.argmax(dim=-1)
+            now = perf_counter()
+            steps.append(now - last)
+            last = now
+        return Sample(stages=stages, ttft=first - start, steps=tuple(steps))
+
+
+@dataclass
+class Samples:
+    """The repeats of one variant, warm-up left out."""
+
+    name: str
+    runs: list[Sample] = field(default_factory=list)
+
+    def stage(self, name: str) -> list[float]:
+        """Seconds of a stage per repeat; empty where the variant has no such stage."""
+        return [run.stages[name] for run in self.runs if name in run.stages]
+
+    @property
+    def steps(self) -> list[float]:
+        """Seconds of every step of every repeat."""
+        return [step for run in self.runs for step in run.steps]
+
+
+def measure(runners: Sequence[Runner], task: Task, warmup: int, repeats: int, progress: bool) -> list[Samples]:
+    """Run every variant once per round, so that a busy minute of the machine meets all of them alike.
+
+    Args:
+        runners: the variants.
+        task: what they are given.
+        warmup: rounds that do not count.
+        repeats: rounds that count.
+        progress: draw a bar on stderr, where tqdm is installed and stderr is a terminal.
+    """
+    samples = [Samples(runner.name) for runner in runners]
+    with _bar((warmup + repeats) * len(runners), progress) as advance:
+        for turn in range(warmup + repeats):
+            for runner, collected in zip(runners, samples, strict=True):
+                advance(f"{runner.name}, {'warm-up' if turn < warmup else f'repeat {turn - warmup + 1}'}", 0)
+                sample = runner.run(task)
+                if turn >= warmup:
+                    collected.runs.append(sample)
+                advance("", 1)
+    return samples
+
+
+def load_eager(checkpoint: Path, dtype: str, threads: int) -> EagerRunner:
+    """Load a checkpoint into PyTorch and give PyTorch its threads, which are the process's own.
+
+    Raises:
+        MissingExtra: torch or transformers is not installed.
+    """
+    try:
+        import torch
+
+        from edgeprune.eager.model import EagerModel
+    except ImportError as error:
+        raise MissingExtra("torch", "export", "bench --against eager") from error
+    torch.set_num_threads(threads)
+    return EagerRunner(f"eager {dtype}", EagerModel(checkpoint, dtype))
+
+
+def check_same_prompt(runner: EagerRunner, task: Task, token_ids: Sequence[int], visual: int) -> None:
+    """Both must be given the same tokens, or their times do not compare.
+
+    Args:
+        runner: of the checkpoint.
+        task: what it will be given.
+        token_ids: the bundle's text tokens around the picture.
+        visual: visual tokens unpruned.
+
+    Raises:
+        CheckFailed: the checkpoint's prompt is another one; it is not the bundle's checkpoint.
+    """
+    inputs = runner.model.preprocess([load_image(task.image)], task.question)
+    ids: list[int] = inputs["input_ids"][0].tolist()
+    image_id = runner.model.model.config.image_token_id
+    text = [token for token in ids if token != image_id]
+    if text != list(token_ids) or len(ids) - len(text) != visual:
+        raise CheckFailed(
+            f"the checkpoint's prompt has {len(text)} text and {len(ids) - len(text)} visual tokens, the bundle's "
+            f"{len(token_ids)} and {visual}, or they differ in content: give the checkpoint the bundle was made from"
+        )
+
+
+@contextlib.contextmanager
+def _bar(total: int, progress: bool) -> Iterator[Callable[[str, int], None]]:
+    make: Any = None
+    if progress:
+        with contextlib.suppress(ImportError):
+            make = importlib.import_module("tqdm").tqdm
+    if make is None:
+        yield lambda text, count: None
+        return
+    with make(total=total, desc="bench", leave=False, disable=None) as bar:
+
+        def advance(text: str, count: int) -> None:
+            if text:
+                bar.set_postfix_str(text)
+            bar.update(count)
+
+        yield advance

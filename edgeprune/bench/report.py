@@ -1,0 +1,237 @@
+"""The values of a benchmark: what was measured, under which conditions, and how it compares.
+
+Times are milliseconds, medians with the 90th percentile. It measures nothing and draws nothing: ``table`` does
+the drawing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from edgeprune.bench.host import Host
+from edgeprune.bundle.codec import decode
+
+Engine = Literal["chain", "eager"]
+Stage = Literal["vision", "prefill", "TTFT", "decode"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and 90th percentile of repeated times, in milliseconds."""
+
+    median_ms: float
+    p90_ms: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Of times in seconds, at least one."""
+        ordered = sorted(seconds)
+        return cls(round(_quantile(ordered, 0.5) * 1e3, 4), round(_quantile(ordered, 0.9) * 1e3, 4))
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One stage of one variant against what this machine could do.
+
+    Attributes:
+        stage: "vision", "prefill" (the decoder's graphs), "TTFT" (all graphs of the prompt) or "decode" (one step).
+        flops, bytes: counted, see ``cost``.
+        bound: what the ceiling comes from: "FLOPs" or "bytes", whichever takes longer in most of the time.
+        ceiling_ms: the shortest time at this machine's peak.
+        measured_ms: the median.
+        ratio: ceiling over measured; 1 is as fast as the machine.
+    """
+
+    stage: Stage
+    flops: int
+    bytes: int
+    bound: Literal["FLOPs", "bytes"]
+    ceiling_ms: float
+    measured_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to answer.
+
+    Attributes:
+        name: "keep=64", "keep=all", "eager fp32".
+        engine: the chain of graphs, or Hugging Face's model run eagerly.
+        dtype: element type of its weights.
+        tokens: visual tokens per stage: after the encoder, then after every cut.
+        average: visual tokens averaged over the decoder layers.
+        stages: preprocess, vision, prune, project, prefill; only what the variant runs.
+        ttft: from the picture as a file to the first token.
+        itl: from one token to the next, over all steps.
+        prefill_overhead, decode_overhead: time of a prompt, and of a step, outside the graphs; None for eager.
+        decoder_flops: of the decoder's prefill.
+        prompt_flops: of all graphs of the prompt.
+        step_bytes: of an average decode step.
+        ceilings: per stage; empty where no peak of the dtype was measured. Eager is held against the unpruned
+            chain's counts: the least work that gives the same answer.
+    """
+
+    name: str
+    engine: Engine
+    dtype: str
+    tokens: tuple[int, ...]
+    average: float
+    stages: dict[str, Spread]
+    ttft: Spread
+    itl: Spread
+    prefill_overhead: Spread | None
+    decode_overhead: Spread | None
+    decoder_flops: int
+    prompt_flops: int
+    step_bytes: int
+    ceilings: tuple[Ceiling, ...]
+
+    def stage_ms(self, stage: Stage) -> float:
+        """Median of a stage; "decode" is one step."""
+        if stage == "TTFT":
+            return self.ttft.median_ms
+        return self.itl.median_ms if stage == "decode" else self.stages[stage].median_ms
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant's stage against another variant's.
+
+    Attributes:
+        stage: as in ``Ceiling``.
+        variant, against: names.
+        allowed: how many times faster FLOPs (prefill, TTFT) or bytes (decode) allow; None between engines.
+        allowed_by: which of the two.
+        measured: how many times faster it is; below 1 it is slower.
+        ratio: measured over allowed.
+    """
+
+    stage: Stage
+    variant: str
+    against: str
+    allowed: float | None
+    allowed_by: Literal["FLOPs", "bytes"] | None
+    measured: float
+    ratio: float | None
+
+    @classmethod
+    def between(cls, stage: Stage, variant: Variant, other: Variant) -> Comparison:
+        """Compare two variants; within an engine also with what the counts allow."""
+        measured = other.stage_ms(stage) / variant.stage_ms(stage)
+        allowed: float | None = None
+        allowed_by: Literal["FLOPs", "bytes"] | None = None
+        if variant.engine == other.engine and stage != "vision":
+            allowed_by = "bytes" if stage == "decode" else "FLOPs"
+            allowed = _count(stage, other) / _count(stage, variant)
+        return cls(
+            stage=stage,
+            variant=variant.name,
+            against=other.name,
+            allowed=None if allowed is None else round(allowed, 4),
+            allowed_by=allowed_by,
+            measured=round(measured, 4),
+            ratio=None if allowed is None else round(measured / allowed, 4),
+        )
+
+    def sentence(self) -> str:
+        """In plain words; who is slower is said to be slower."""
+        return f"{self.stage}: {self.variant} {self._verdict()}"
+
+    def _verdict(self) -> str:
+        if self.allowed is None:
+            share = 1 / self.measured
+            word = "slower" if share >= 1.005 else "faster" if share < 0.995 else "the same"
+            return f"takes {share:.2f}x of {self.against}'s time: {word}"
+        allow = f"{self.allowed_by} allow {self.allowed:.2f}x"
+        if self.measured < 0.995:
+            return f"is {1 / self.measured:.2f}x slower than {self.against} ({allow} faster)"
+        if self.measured < 1.005:
+            return f"is as fast as {self.against} ({allow})"
+        return f"is {self.measured:.2f}x faster than {self.against} ({allow}: {self.ratio:.2f} of it)"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A whole run in a process of its own.
+
+    Attributes:
+        variant: name.
+        peak_bytes: the most resident memory the process ever had.
+        weights_bytes: data files of the graphs it loaded; of eager, its checkpoint's tensors.
+        mapped_bytes: the embedding table, which is mapped and read row by row.
+        target_bytes: 1.3 times the weights plus 400 MB; None for eager.
+    """
+
+    variant: str
+    peak_bytes: int
+    weights_bytes: int
+    mapped_bytes: int
+    target_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What every number was measured under."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    dialect: str
+    backend: str
+    threads: int
+    text_tokens: int
+    visual_tokens: int
+    new_tokens: int
+    warmup: int
+    repeats: int
+    host: Host
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A whole benchmark; ``notes`` say what was not run and why."""
+
+    conditions: Conditions
+    variants: tuple[Variant, ...]
+    comparisons: tuple[Comparison, ...]
+    memory: tuple[Memory, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One line of JSON with exactly these fields."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> BenchReport:
+        """Read ``to_json`` again.
+
+        Raises:
+            BundleError: a key is unknown or missing, or a value has another type.
+            json.JSONDecodeError: it is no JSON.
+        """
+        value: Any = json.loads(text)
+        return decode(cls, value, "bench")
+
+    def table(self) -> str:
+        """Readable text: stages, ceilings, comparisons, memory, conditions, notes."""
+        from edgeprune.bench.table import render_text
+
+        return render_text(self)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """With linear interpolation, as numpy's percentile."""
+    place = (len(ordered) - 1) * share
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _count(stage: Stage, variant: Variant) -> int:
+    if stage == "decode":
+        return variant.step_bytes
+    return variant.decoder_flops if stage == "prefill" else variant.prompt_flops

@@ -1,0 +1,237 @@
+"""A benchmark from beginning to end: what to compare, in which order, and what the counts say about it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from edgeprune.bench.host import Host, available_cores, measure_host
+from edgeprune.bench.measure import (
+    ChainRunner,
+    EagerRunner,
+    Runner,
+    Task,
+    check_same_prompt,
+    load_eager,
+    measure,
+)
+from edgeprune.bench.question import make_question
+from edgeprune.bench.report import BenchReport, Conditions, Memory, Variant
+from edgeprune.bench.rss import chain_memory, eager_memory
+from edgeprune.bench.variants import Counts, compare, make_variant
+from edgeprune.bundle.manifest import MethodEntry
+from edgeprune.bundle.store import Bundle
+from edgeprune.errors import UsageError
+from edgeprune.runtime.vlm import VLM, open_vlm
+
+_NO_BF16 = "bf16: this CPU has no bf16 arithmetic, not run"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: per operator, in both engines; None means one per core.
+        warmup, repeats: rounds that do not count, and that count.
+        text_tokens: of the prompt, template included.
+        new_tokens: of the answer, at least 2; an end token does not end it.
+        memory: also measure peak memory, in processes of their own.
+        progress: draw a bar on stderr.
+        host_size: (edge, megabytes) of what this machine's peak is measured with.
+    """
+
+    threads: int | None = None
+    warmup: int = 1
+    repeats: int = 5
+    text_tokens: int = 60
+    new_tokens: int = 16
+    memory: bool = True
+    progress: bool = True
+    host_size: tuple[int, int] = (1536, 256)
+
+    def __post_init__(self) -> None:
+        least = {"threads": 1, "warmup": 0, "repeats": 1, "text_tokens": 1, "new_tokens": 2}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}, expected {low} or more")
+
+
+def run_bench(
+    bundle: str | Path,
+    checkpoint: Path | None = None,
+    keeps: Sequence[str | int] = ("all",),
+    against: Literal["eager"] | None = None,
+    method: str | None = None,
+    image: Path | None = None,
+    settings: Settings | None = None,
+    check_hashes: bool = True,
+) -> BenchReport:
+    """Measure a bundle at several budgets, and Hugging Face's model beside it.
+
+    Args:
+        bundle: its folder.
+        checkpoint: folder of the checkpoint it was exported from; needed with ``against``.
+        keeps: budgets, as for ``run``; "all" is the unpruned model on the same graphs.
+        against: "eager" also runs the checkpoint in PyTorch: fp32, and bf16 where this CPU has it.
+        method: pruning method; None takes the bundle's only one.
+        image: a picture; None paints one, which costs the same.
+        settings: how to measure.
+        check_hashes: compare every file with its recorded hash first.
+
+    Raises:
+        UsageError: an argument is malformed or out of range.
+        CheckFailed: the checkpoint's prompt is not the bundle's.
+        MissingExtra: ``against`` needs PyTorch and Transformers.
+    """
+    settings = settings or Settings()
+    if against is not None and checkpoint is None:
+        raise UsageError("--against eager needs the checkpoint the bundle was exported from: give it with --model")
+    if not keeps or len({str(keep) for keep in keeps}) != len(keeps):
+        raise UsageError(f"--keep {','.join(map(str, keeps))}: expected one budget or several that differ")
+    threads = settings.threads or available_cores()
+    eager = checkpoint if against else None
+    with _picture(image) as picture:
+        with open_vlm(bundle, threads, check_hashes) as vlm:
+            timed = _time(vlm, keeps, method, eager, picture, threads, settings)
+        # Only now: every run whose memory is measured loads a model, and those above are gone.
+        memory = _memories(timed, eager, threads) if settings.memory else ()
+    conditions = _conditions(timed, threads, settings)
+    notes = [_NO_BF16] if against and not timed.host.bf16 else []
+    if conditions.dtype != "fp32":
+        notes.append(f"ceilings: this machine's peak was measured in fp32, the bundle is in {conditions.dtype}")
+    return BenchReport(conditions, timed.variants, compare(timed.variants), memory, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What is left of the timed part, models excluded.
+
+    Attributes:
+        bundle: opened.
+        backend: its name.
+        host: this machine, measured before the clock started.
+        task: what every variant was given.
+        text_tokens: of its prompt.
+        budgets: per chain variant its name, its ``--keep`` and its method.
+        eager_bytes: per eager dtype the bytes of its tensors.
+        variants: the times.
+    """
+
+    bundle: Bundle
+    backend: str
+    host: Host
+    task: Task
+    text_tokens: int
+    budgets: tuple[tuple[str, str, MethodEntry | None], ...]
+    eager_bytes: dict[str, int]
+    variants: tuple[Variant, ...]
+
+
+def _time(
+    vlm: VLM,
+    keeps: Sequence[str | int],
+    method: str | None,
+    checkpoint: Path | None,
+    picture: Path,
+    threads: int,
+    settings: Settings,
+) -> _Timed:
+    """Load every variant, run them in turn, and put the counts beside the times."""
+    facts = vlm.manifest
+    chains = [_chain(vlm, keep, method) for keep in keeps]
+    task = _task(vlm, picture, settings)
+    encoded = vlm.prompt.encode(task.question)
+    host = measure_host(threads, edge=settings.host_size[0], megabytes=settings.host_size[1])
+    dtypes = ("fp32", "bf16") if host.bf16 else ("fp32",)
+    eagers = [load_eager(checkpoint, dtype, threads) for dtype in dtypes] if checkpoint else []
+    for eager in eagers:
+        check_same_prompt(eager, task, (*encoded.before, *encoded.after), facts.vision.tokens)
+    runners: list[Runner] = [*chains, *eagers]
+    samples = measure(runners, task, settings.warmup, settings.repeats, settings.progress)
+    split = (len(encoded.before), len(encoded.after))
+    unpruned = Counts.of(facts, split, None, None, settings.new_tokens)
+    variants = []
+    for chain, sample in zip(chains, samples, strict=False):
+        counts = Counts.of(facts, split, chain.method, chain.schedule, settings.new_tokens)
+        variants.append(make_variant(sample, "chain", facts.dtype, counts, host))
+    for dtype, sample in zip(dtypes, samples[len(chains) :], strict=False):
+        variants.append(make_variant(sample, "eager", dtype, unpruned, host))
+    return _Timed(
+        bundle=vlm.bundle,
+        backend=vlm.backend.name,
+        host=host,
+        task=task,
+        text_tokens=encoded.text_tokens,
+        budgets=tuple((c.name, str(k), c.method) for c, k in zip(chains, keeps, strict=True)),
+        eager_bytes={dtype: _tensor_bytes(eager) for dtype, eager in zip(dtypes, eagers, strict=False)},
+        variants=tuple(variants),
+    )
+
+
+def _chain(vlm: VLM, keep: str | int, method: str | None) -> ChainRunner:
+    entry, schedule = vlm.plan(keep, method)
+    if entry is not None:
+        vlm.chain.open_method(entry)
+    return ChainRunner(f"keep={keep}", vlm, entry, schedule)
+
+
+def _task(vlm: VLM, picture: Path, settings: Settings) -> Task:
+    question = make_question(settings.text_tokens, lambda text: vlm.prompt.encode(text).text_tokens)
+    vlm.prompt.check_length(settings.text_tokens, vlm.manifest.vision.tokens, settings.new_tokens)
+    return Task(picture, question, settings.new_tokens)
+
+
+def _tensor_bytes(eager: EagerRunner) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in eager.model.model.parameters())
+
+
+def _memories(timed: _Timed, checkpoint: Path | None, threads: int) -> tuple[Memory, ...]:
+    memory = [
+        chain_memory(name, timed.bundle, method, keep, timed.task, threads) for name, keep, method in timed.budgets
+    ]
+    if checkpoint is not None:
+        memory += [
+            eager_memory(checkpoint, dtype, timed.task, threads, weights)
+            for dtype, weights in timed.eager_bytes.items()
+        ]
+    return tuple(memory)
+
+
+def _conditions(timed: _Timed, threads: int, settings: Settings) -> Conditions:
+    facts = timed.bundle.manifest
+    return Conditions(
+        model=facts.model.id,
+        revision=facts.model.revision,
+        dtype=facts.dtype,
+        dialect=facts.dialect,
+        backend=timed.backend,
+        threads=threads,
+        text_tokens=timed.text_tokens,
+        visual_tokens=facts.vision.tokens,
+        new_tokens=settings.new_tokens,
+        warmup=settings.warmup,
+        repeats=settings.repeats,
+        host=timed.host,
+    )
+
+
+@contextlib.contextmanager
+def _picture(image: Path | None) -> Iterator[Path]:
+    """The given picture, or one of seeded noise in a temporary file: time does not depend on what it shows."""
+    if image is not None:
+        yield image
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.png"
+        pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        yield path

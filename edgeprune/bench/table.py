@@ -1,0 +1,138 @@
+"""A benchmark's report as tables and sentences, in text or Markdown. It computes nothing but units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeprune.bench.report import BenchReport, Ceiling, Memory, Spread, Variant
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: title, column names, rows of text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def text(self) -> str:
+        """Aligned columns, the first to the left and numbers to the right."""
+        lines = (self.header, *self.rows)
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
+        return "\n".join([self.title, *(_aligned(line, widths) for line in lines)])
+
+    def markdown(self) -> str:
+        """A Markdown table under its title."""
+        rule = ("---", *("--:" for _ in self.header[1:]))
+        lines = [f"| {' | '.join(line)} |" for line in (self.header, rule, *self.rows)]
+        return "\n".join([f"**{self.title}**", "", *lines])
+
+
+def grids(report: BenchReport) -> tuple[Grid, ...]:
+    """Stages, ceilings and memory; the last two only where there is something in them."""
+    every = (_stages(report), _ceilings(report), _memory(report.memory))
+    return tuple(grid for grid in every if grid.rows)
+
+
+def render_text(report: BenchReport) -> str:
+    """All of a report for a terminal."""
+    blocks = [grid.text() for grid in grids(report)]
+    if report.comparisons:
+        blocks.append("\n".join(comparison.sentence() for comparison in report.comparisons))
+    blocks.append(conditions_line(report))
+    if report.notes:
+        blocks.append("\n".join(report.notes))
+    return "\n\n".join(blocks)
+
+
+def render_markdown(report: BenchReport) -> str:
+    """All of a report for a README."""
+    blocks = [grid.markdown() for grid in grids(report)]
+    if report.comparisons:
+        blocks.append("\n".join(f"- {comparison.sentence()}" for comparison in report.comparisons))
+    blocks.append(f"Conditions: {conditions_line(report)}")
+    blocks += report.notes
+    return "\n\n".join(blocks)
+
+
+def conditions_line(report: BenchReport) -> str:
+    """Model, machine and method of measurement in one sentence."""
+    c, host = report.conditions, report.conditions.host
+    revision = f"@{c.revision[:8]}" if c.revision else ""
+    versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
+    memory = f", {host.memory_bytes / 1e9:.0f} GB" if host.memory_bytes else ""
+    return (
+        f"{c.model}{revision}, {c.dtype}, {c.backend} ({c.dialect} graphs), {_plural(c.threads, 'thread')}, "
+        f"1 picture, {c.text_tokens} text tokens, {c.visual_tokens} visual tokens unpruned, {c.new_tokens} new tokens; "
+        f"{_plural(c.warmup, 'warm-up')}, {_plural(c.repeats, 'repeat')} with the variants taking turns, "
+        f"median (p90); {host.cpu}, {_plural(host.cores, 'core')}{memory}, "
+        f"{host.peak_flops / 1e9:.1f} fp32 GFLOP/s and {host.read_bandwidth / 1e9:.1f} GB/s read at best (measured); "
+        f"{versions}"
+    )
+
+
+def _stages(report: BenchReport) -> Grid:
+    stages = ("preprocess ms", "vision ms", "prune ms", "project ms", "prefill ms")
+    header = ("variant", "tokens per stage", *stages, "TTFT ms", "ITL ms", "overhead prompt/step ms")
+    return Grid("Time per stage", header, tuple(_stage_row(variant) for variant in report.variants))
+
+
+def _stage_row(variant: Variant) -> tuple[str, ...]:
+    stages = (_spread(variant.stages.get(stage)) for stage in ("preprocess", "vision", "prune", "project", "prefill"))
+    overhead = "-"
+    if variant.prefill_overhead and variant.decode_overhead:
+        overhead = f"{_ms(variant.prefill_overhead.median_ms)} / {_ms(variant.decode_overhead.median_ms)}"
+    tokens = ", ".join(map(str, variant.tokens))
+    return (variant.name, tokens, *stages, _spread(variant.ttft), _spread(variant.itl), overhead)
+
+
+def _ceilings(report: BenchReport) -> Grid:
+    header = ("variant", "stage", "GFLOP", "MB", "limit", "ceiling ms", "measured ms", "ratio")
+    rows = [(variant.name, *_ceiling(c)) for variant in report.variants for c in variant.ceilings]
+    return Grid("What this machine could reach", header, tuple(rows))
+
+
+def _ceiling(c: Ceiling) -> tuple[str, ...]:
+    return (
+        c.stage, _number(c.flops / 1e9), _number(c.bytes / 1e6), c.bound, _ms(c.ceiling_ms), _ms(c.measured_ms),
+        f"{c.ratio:.2f}",
+    )  # fmt: skip
+
+
+def _memory(memory: Sequence[Memory]) -> Grid:
+    header = ("variant", "peak MB", "weights MB", "embedding, mapped MB", "target MB", "")
+    return Grid("Memory of a whole run", header, tuple(_memory_row(entry) for entry in memory))
+
+
+def _memory_row(m: Memory) -> tuple[str, ...]:
+    numbers = (f"{value / 1e6:,.0f}" for value in (m.peak_bytes, m.weights_bytes, m.mapped_bytes))
+    if m.target_bytes is None:
+        return (m.variant, *numbers, "-", "-")
+    verdict = "within" if m.peak_bytes <= m.target_bytes else "above"
+    return (m.variant, *numbers, f"{m.target_bytes / 1e6:,.0f}", verdict)
+
+
+def _spread(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{_ms(spread.median_ms)} ({_ms(spread.p90_ms)})"
+
+
+def _ms(value: float) -> str:
+    """Three digits that mean something: 1234, 123, 12.3, 1.23, 0.012."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(line, widths, strict=True)
+    cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return "  ".join(cells).rstrip()

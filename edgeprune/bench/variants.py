@@ -1,0 +1,136 @@
+"""Times and counts of a variant brought together: its row of the report, its ceilings, its comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeprune.bench.cost import GraphCost, decode_costs, prompt_costs, segment_rows, total
+from edgeprune.bench.host import Host
+from edgeprune.bench.measure import Samples
+from edgeprune.bench.report import Ceiling, Comparison, Engine, Spread, Stage, Variant
+from edgeprune.budget.schedule import Schedule
+from edgeprune.bundle.manifest import Manifest, MethodEntry
+
+_STAGES = ("preprocess", "vision", "prune", "project", "prefill")
+_COMPARED: tuple[Stage, ...] = ("prefill", "decode", "TTFT")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a variant computes.
+
+    Attributes:
+        tokens: visual tokens per stage.
+        average: over the decoder layers.
+        prompt: every graph of the prompt.
+        steps: every graph of every decode step.
+        step_count: how many steps.
+    """
+
+    tokens: tuple[int, ...]
+    average: float
+    prompt: tuple[GraphCost, ...]
+    steps: tuple[GraphCost, ...]
+    step_count: int
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        text: tuple[int, int],
+        method: MethodEntry | None,
+        schedule: Schedule | None,
+        new_tokens: int,
+    ) -> Counts:
+        """Count a budget; ``text`` are the tokens before and after the picture, no method is all tokens."""
+        visual = manifest.vision.tokens
+        lengths = segment_rows(manifest, sum(text), method, schedule)
+        count = new_tokens - 1  # the first token comes from the prompt
+        steps = [decode_costs(manifest, [length + step for length in lengths]) for step in range(count)]
+        return cls(
+            tokens=tuple(stage.keep for stage in schedule.stages) if schedule else (visual,),
+            average=round(schedule.average, 2) if schedule else float(visual),
+            prompt=prompt_costs(manifest, *text, method, schedule),
+            steps=tuple(cost for step in steps for cost in step),
+            step_count=count,
+        )
+
+    def graphs(self, stage: Stage) -> tuple[GraphCost, ...]:
+        """The graph runs of a stage."""
+        if stage == "decode":
+            return self.steps
+        return tuple(cost for cost in self.prompt if stage in ("TTFT", cost.stage))
+
+
+def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, host: Host) -> Variant:
+    """A row of the report.
+
+    Args:
+        samples: its times.
+        engine: what ran it.
+        dtype: of its weights.
+        counts: what it computes; for eager what it must compute at least, which is the unpruned chain's.
+        host: this machine; its peak is of fp32, so other dtypes get no ceilings.
+    """
+    ttft = Spread.of([run.ttft for run in samples.runs])
+    itl = Spread.of(samples.steps)
+    stages = {stage: Spread.of(seconds) for stage in _STAGES if (seconds := samples.stage(stage))}
+    measured: dict[Stage, float] = {
+        "vision": stages["vision"].median_ms,
+        "prefill": stages["prefill"].median_ms,
+        "TTFT": ttft.median_ms,
+        "decode": itl.median_ms,
+    }
+    ceilings = [_ceiling(stage, counts, host, ms) for stage, ms in measured.items()]
+    prefill_overhead = [run.prefill_overhead for run in samples.runs if run.prefill_overhead is not None]
+    decode_overhead = [run.decode_overhead for run in samples.runs if run.decode_overhead is not None]
+    return Variant(
+        name=samples.name,
+        engine=engine,
+        dtype=dtype,
+        tokens=counts.tokens,
+        average=counts.average,
+        stages=stages,
+        ttft=ttft,
+        itl=itl,
+        prefill_overhead=Spread.of(prefill_overhead) if prefill_overhead else None,
+        decode_overhead=Spread.of(decode_overhead) if decode_overhead else None,
+        decoder_flops=total(counts.prompt, "prefill").flops,
+        prompt_flops=total(counts.prompt).flops,
+        step_bytes=total(counts.steps).bytes // counts.step_count,
+        ceilings=tuple(ceilings) if dtype == "fp32" else (),
+    )
+
+
+def compare(variants: Sequence[Variant]) -> tuple[Comparison, ...]:
+    """Every budget against all tokens, then every budget against eager; prefill, decode and TTFT apart."""
+    chains = [variant for variant in variants if variant.engine == "chain"]
+    unpruned = [variant for variant in chains if "prune" not in variant.stages]
+    eagers = [variant for variant in variants if variant.engine == "eager"]
+    pairs = [(chain, unpruned[0]) for chain in chains if unpruned and chain is not unpruned[0]]
+    pairs += [(chain, eager) for eager in eagers for chain in chains]
+    return tuple(Comparison.between(stage, *pair) for pair in pairs for stage in _COMPARED)
+
+
+def _ceiling(stage: Stage, counts: Counts, host: Host, measured_ms: float) -> Ceiling:
+    """Each graph takes the longer of its operations at peak and its bytes at peak; graphs add up."""
+    compute = move = least = 0.0
+    runs = counts.graphs(stage)
+    for run in runs:
+        operations = run.cost.flops / host.peak_flops
+        traffic = run.cost.bytes / host.read_bandwidth
+        least += max(operations, traffic)
+        compute += operations if operations >= traffic else 0.0
+        move += traffic if operations < traffic else 0.0
+    per = counts.step_count if stage == "decode" else 1
+    cost, ceiling_ms = total(runs), least / per * 1e3
+    return Ceiling(
+        stage=stage,
+        flops=cost.flops // per,
+        bytes=cost.bytes // per,
+        bound="FLOPs" if compute >= move else "bytes",
+        ceiling_ms=round(ceiling_ms, 4),
+        measured_ms=measured_ms,
+        ratio=round(ceiling_ms / measured_ms, 4),
+    )

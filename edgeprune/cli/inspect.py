@@ -1,0 +1,28 @@
+"""``edgeprune inspect``: what a bundle holds, as a picture of the chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeprune.cli.options import BUNDLE, SKIP_HASHES, json_option
+
+
+@click.command(name="inspect")
+@BUNDLE
+@SKIP_HASHES
+@json_option("the manifest")
+def command(bundle: Path, skip_hashes: bool, as_json: bool) -> None:
+    """Show the graphs of BUNDLE in order of execution, with shapes, sizes, cuts and methods."""
+    import json
+
+    from edgeprune.bundle.codec import encode
+    from edgeprune.bundle.picture import draw_chain
+    from edgeprune.bundle.store import open_bundle
+
+    opened = open_bundle(bundle, check_hashes=not skip_hashes)
+    if as_json:
+        click.echo(json.dumps(encode(opened.manifest), ensure_ascii=False))
+    else:
+        click.echo(draw_chain(opened.manifest))

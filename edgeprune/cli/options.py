@@ -1,0 +1,57 @@
+"""Options that several commands share, worded once, and how they find the model they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.checkpoint.source import Source
+    from edgeprune.recipes.model import ModelRecipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="Threads per operator; default: one per core.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+SKIP_HASHES = click.option(
+    "--skip-hashes", is_flag=True, help="Open large bundles faster: check sizes, not the content of files."
+)
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    """``--json``, saying what it prints."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as one JSON object on the last line.")
+
+
+def find_model(model: str, revision: str | None, quiet: bool) -> tuple[Source, ModelRecipe | None]:
+    """A recipe's name or file, a checkpoint's folder, or a hub id, in this order.
+
+    Raises:
+        CheckpointError: there is no such model, or it is no checkpoint.
+        RecipeError: the recipe is malformed.
+    """
+    from edgeprune import demo
+    from edgeprune.checkpoint.source import Source, resolve
+    from edgeprune.errors import CheckpointError, UsageError
+    from edgeprune.recipes import find
+    from edgeprune.recipes import model as recipes
+
+    known = recipes.names()
+    if model in known or model.endswith(".toml"):
+        recipe = recipes.load(model)
+        if revision is not None and recipe.revision is not None:
+            raise UsageError(f"--revision {revision}: recipe {recipe.name!r} fixes revision {recipe.revision}")
+        if recipe.model == recipes.DEMO:
+            return Source(demo.CHECKPOINT, "edgeprune/demo", None), recipe
+        return resolve(recipe.model, revision or recipe.revision, quiet=quiet), recipe
+    if not Path(model).exists() and "/" not in model:
+        near = find.suggestion(model, known)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise CheckpointError(
+            f"{model!r} is no recipe ({', '.join(known)}), no folder here and no hub id org/name{hint}"
+        )
+    return resolve(model, revision, quiet=quiet), None

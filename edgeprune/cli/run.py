@@ -1,0 +1,144 @@
+"""``edgeprune run``: a question about pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprune.cli.options import BUNDLE, SKIP_HASHES, THREADS, json_option
+
+if TYPE_CHECKING:
+    from edgeprune.runtime.answer import Answer
+    from edgeprune.runtime.vlm import VLM
+
+
+@click.command(name="run")
+@BUNDLE
+@click.argument("words", nargs=-1, required=True, metavar="IMAGE... QUESTION")
+@click.option("--keep", default="all", show_default=True, help="Visual tokens on average: 64, 11.1%, or all.")
+@click.option("--method", help="Pruning method; needed only where the bundle has several.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", type=float, default=1.0, show_default=True)
+@click.option("--top-k", type=int, default=0, show_default=True, help="0 is off.")
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of what each stage kept.")
+@THREADS
+@SKIP_HASHES
+@json_option("the answer")
+def command(
+    bundle: Path,
+    words: tuple[str, ...],
+    keep: str,
+    method: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    seed: int | None,
+    overlay: Path | None,
+    threads: int | None,
+    skip_hashes: bool,
+    as_json: bool,
+) -> None:
+    """Ask QUESTION about one IMAGE, or about each of several in one batch."""
+    from edgeprune.errors import UsageError
+    from edgeprune.runtime.preprocess import load_image
+    from edgeprune.runtime.sampling import Sampling
+    from edgeprune.runtime.vlm import open_vlm
+
+    *paths, question = words
+    if not paths:
+        raise UsageError(f"got {question!r} alone, expected IMAGE... QUESTION")
+    sampling = Sampling(temperature, top_p, top_k, seed)
+    targets = _overlay_paths(overlay, len(paths))
+    for path in paths:
+        load_image(path)  # a picture that cannot be used is told before gigabytes are loaded
+    with open_vlm(bundle, threads, not skip_hashes) as vlm:
+        if overlay is not None and vlm.plan(keep, method)[1] is None:
+            raise UsageError("--overlay shows what pruning kept: give --keep below all")
+        if len(paths) == 1 and not as_json:
+            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling)]
+        else:
+            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling)
+        for target, path, answer in zip(targets, paths, answers, strict=False):
+            write_overlay(vlm, target, path, answer)
+        _print(answers, paths, as_json)
+
+
+def _stream(vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: object) -> Answer:
+    from edgeprune.runtime.sampling import Sampling
+
+    assert isinstance(sampling, Sampling)
+    stream = vlm.stream(question, [path], keep, method, limit, sampling)
+    for piece in stream:
+        click.echo(piece, nl=False)
+    click.echo()
+    return stream.answer
+
+
+def _print(answers: list[Answer], paths: list[str], as_json: bool) -> None:
+    if as_json:
+        objects = [json.loads(answer.to_json()) for answer in answers]
+        click.echo(json.dumps(objects[0] if len(objects) == 1 else {"answers": objects}, ensure_ascii=False))
+        return
+    if len(answers) > 1:
+        for path, answer in zip(paths, answers, strict=True):
+            click.echo(f"{path}: {answer.text}")
+    click.echo(summary(answers[0]))
+
+
+def summary(answer: Answer) -> str:
+    """One line: tokens per stage, TTFT, ITL, tokens/s."""
+    if answer.stages:
+        counts = [str(answer.stages[0].visual_tokens_in), *(str(s.visual_tokens_out) for s in answer.stages)]
+        tokens = f"visual tokens {' > '.join(counts)} (average {answer.visual_tokens_average:.1f})"
+    else:
+        tokens = f"visual tokens {answer.visual_tokens_average:.0f}, unpruned"
+    if answer.itl_ms is None:
+        speed = "one token"
+    else:
+        speed = f"ITL {answer.itl_ms:.1f} ms | {1e3 / answer.itl_ms:.1f} tokens/s"
+    return f"[{tokens} | TTFT {answer.ttft_ms:.0f} ms | {speed} | ended by {answer.finish_reason}]"
+
+
+def _overlay_paths(overlay: Path | None, images: int) -> list[Path]:
+    """Where the overlays go: numbered where there are several images; checked before anything runs."""
+    from PIL import Image
+
+    from edgeprune.errors import OutputError, UsageError
+
+    if overlay is None:
+        return []
+    if overlay.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"--overlay {overlay}: no picture format ends in {overlay.suffix!r}; try kept.png")
+    if not overlay.parent.is_dir():
+        raise OutputError(f"--overlay {overlay}: there is no folder {overlay.parent}")
+    if images == 1:
+        return [overlay]
+    return [overlay.with_stem(f"{overlay.stem}-{index + 1}") for index in range(images)]
+
+
+def write_overlay(vlm: VLM, target: Path, path: str | Path, answer: Answer) -> None:
+    """Paint what each stage kept over the picture at ``path``.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    from edgeprune.errors import OutputError
+    from edgeprune.runtime.overlay import OverlayStage, draw_overlay
+    from edgeprune.runtime.preprocess import load_image
+
+    facts = vlm.manifest
+    stages = [
+        OverlayStage("vision" if stage.cut == "vision" else f"before layer {stage.cut}", stage.kept, stage.merged)
+        for stage in answer.stages
+    ]
+    picture = draw_overlay(load_image(path), facts.image, facts.vision.grid, stages)
+    try:
+        picture.save(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

@@ -1,0 +1,39 @@
+"""``edgeprune verify``: a bundle against its checkpoint in PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeprune.cli.options import BUNDLE, QUIET, THREADS, find_model, json_option
+
+
+@click.command(name="verify")
+@BUNDLE
+@click.option("--model", help="Checkpoint to compare with; default: the one the bundle names.")
+@THREADS
+@QUIET
+@json_option("the report")
+def command(bundle: Path, model: str | None, threads: int | None, quiet: bool, as_json: bool) -> None:
+    """Compare every graph of BUNDLE, and the whole chain, with the checkpoint in PyTorch.
+
+    The report is saved in the bundle as verify.json. Exits with 3 if anything differs more than its dtype allows.
+    """
+    from edgeprune.cli.extras import require_eager, require_export
+
+    require_export()
+    require_eager()
+    from edgeprune.bundle.store import open_bundle
+    from edgeprune.errors import CheckFailed
+    from edgeprune.runtime.ort import OrtBackend
+    from edgeprune.verify import verify_bundle
+
+    opened = open_bundle(bundle)
+    facts = opened.manifest.model
+    name = model or ("demo" if facts.id == "edgeprune/demo" else facts.id)
+    source, _ = find_model(name, facts.revision if model is None else None, quiet)
+    report = verify_bundle(opened, source.path, OrtBackend(threads))
+    click.echo(report.to_json() if as_json else report.table())
+    if not report.ok:
+        raise CheckFailed(f"{report.first_failure} differs from the checkpoint; the report is {bundle / 'verify.json'}")

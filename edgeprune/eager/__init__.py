@@ -1,0 +1,1 @@
+"""Hugging Face's own model run eagerly in PyTorch: what bundles are held against."""

@@ -1,0 +1,1 @@
+"""Accuracy beside latency: what a budget costs on questions with known answers."""

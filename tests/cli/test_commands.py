@@ -1,0 +1,131 @@
+"""The commands on a small bundle: what they print, in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgeprune as api
+from tests.cli.conftest import Command
+
+FIELDS = [
+    "text",
+    "finish_reason",
+    "method",
+    "keep",
+    "visual_tokens_average",
+    "stages",
+    "prompt_tokens",
+    "generated_tokens",
+    "token_ids",
+    "ttft_ms",
+    "itl_ms",
+    "timings_ms",
+    "backend",
+    "dtype",
+]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_run_streams_and_sums_up(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    result = edgeprune("run", bundle_tiny, photo, "what color?", "--keep", 32, "--max-new-tokens", 3)
+    assert result.code == 0
+    answer, summary = result.out.splitlines()
+    assert answer
+    assert summary.startswith("[visual tokens 64 > 48 > 35 > 26 > 19 (average 32.0) | TTFT ")
+    assert summary.endswith(" tokens/s | ended by length]")
+
+
+def test_run_json_has_the_stable_fields(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    result = edgeprune("run", bundle_tiny, photo, "what color?", "--keep", "50%", "--max-new-tokens", 3, "--json")
+    answer = json.loads(result.out.splitlines()[-1])
+    assert list(answer) == FIELDS
+    assert answer["keep"] == 32
+    assert answer["visual_tokens_average"] == 32
+    assert answer["generated_tokens"] == len(answer["token_ids"]) == 3
+    assert [stage["cut"] for stage in answer["stages"]] == ["vision", 1, 2, 3]
+    assert set(answer["timings_ms"]) == {"preprocess", "vision", "prune", "project", "prefill", "decode"}
+    alive = set(range(-1, 64))
+    for stage, count in zip(answer["stages"], (48, 35, 26, 19), strict=True):
+        assert len(stage["kept"]) == stage["visual_tokens_out"] == count
+        assert stage["kept"] == sorted(set(stage["kept"]))
+        assert set(stage["merged"]) <= set(stage["kept"]) <= alive
+        alive = set(stage["kept"])
+    assert answer["stages"][0]["kept"][0] == -1
+
+
+def test_run_keep_all_has_no_stages(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    answer = json.loads(edgeprune("run", bundle_tiny, photo, "what?", "--max-new-tokens", 1, "--json").out)
+    assert (answer["method"], answer["keep"], answer["stages"], answer["itl_ms"]) == (None, "all", [], None)
+    assert answer["visual_tokens_average"] == 64
+
+
+def test_run_several_pictures(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.new("RGB", (40, 40), "navy").save(other)
+    words = [bundle_tiny, photo, other, "what?", "--keep", 20, "--max-new-tokens", 3]
+    both = json.loads(edgeprune("run", *words, "--json").out)["answers"]
+    alone = json.loads(edgeprune("run", bundle_tiny, other, *words[3:], "--json").out)
+    assert both[1]["token_ids"] == alone["token_ids"]
+    assert both[1]["stages"] == alone["stages"]
+    assert both[0]["stages"] != both[1]["stages"]
+    assert f"{other}: {both[1]['text']}" in edgeprune("run", *words).out.splitlines()
+
+
+def test_run_overlay(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path) -> None:
+    words = ["what?", "--keep", 20, "--max-new-tokens", 1, "--overlay", tmp_path / "kept.png"]
+    assert edgeprune("run", bundle_tiny, photo, *words).code == 0
+    with Image.open(tmp_path / "kept.png") as picture:
+        assert picture.size[0] > 500
+    assert edgeprune("run", bundle_tiny, photo, photo, *words).code == 0
+    assert (tmp_path / "kept-1.png").exists()
+    assert (tmp_path / "kept-2.png").exists()
+
+
+def test_sampling_is_repeatable(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    words = ["run", bundle_tiny, photo, "what?", "--max-new-tokens", 12, "--temperature", 5, "--json"]
+    ids = [json.loads(edgeprune(*words, "--seed", seed).out)["token_ids"] for seed in (1, 1, 2)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_inspect_draws_the_chain(edgeprune: Command, bundle_tiny: Path) -> None:
+    out = edgeprune("inspect", bundle_tiny).out
+    for part in ("8 x 8 patches = 64 visual tokens", "■ vision", "├─◇ prune_visiondrop_2", "■ segment_3_4", "4 layers"):
+        assert part in out
+    manifest = json.loads(edgeprune("inspect", bundle_tiny, "--json").out)
+    assert manifest["schema"] == 1
+    assert manifest["methods"][0]["name"] == "visiondrop"
+
+
+def test_recipes(edgeprune: Command) -> None:
+    assert "llava-hf/llava-1.5-7b-hf" in edgeprune("recipes").out
+    assert [recipe["name"] for recipe in json.loads(edgeprune("recipes", "--json").out)][0] == "demo"
+
+
+def test_help_and_version(edgeprune: Command) -> None:
+    for command in ("demo", "export", "inspect", "run", "verify", "bench", "recipes"):
+        assert command in edgeprune("--help").out
+        assert edgeprune(command, "--help").out.startswith(f"Usage: edgeprune {command}")
+    assert edgeprune("--version").out.startswith(f"edgeprune {api.__version__}")
+
+
+def test_the_python_api(bundle_tiny: Path, photo: Path) -> None:
+    with api.open(bundle_tiny) as vlm:
+        answer = vlm.generate("what color?", images=[photo], keep=20, max_new_tokens=4)
+        stream = vlm.stream("what color?", images=[str(photo)], keep=20, max_new_tokens=4)
+        with pytest.raises(api.EdgePruneError, match="has not ended"):
+            _ = stream.answer
+        assert "".join(stream) == answer.text == stream.answer.text
+        assert stream.answer.stages == answer.stages
+        with pytest.raises(api.EdgePruneError, match="got 2 images, expected 1"):
+            vlm.generate("what?", images=[photo, photo])
