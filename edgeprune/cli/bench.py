@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -29,7 +30,7 @@ def command(
     bundle: Path,
     keep: str,
     method: str | None,
-    against: str | None,
+    against: Literal["eager"] | None,
     model: str | None,
     image: Path | None,
     text_tokens: int,

@@ -33,7 +33,9 @@ def command(bundle: Path, model: str | None, threads: int | None, quiet: bool, a
     facts = opened.manifest.model
     name = model or ("demo" if facts.id == "edgeprune/demo" else facts.id)
     source, _ = find_model(name, facts.revision if model is None else None, quiet)
-    report = verify_bundle(opened, source.path, OrtBackend(threads))
+    tell = None if quiet else lambda name: click.echo(f"checking {name}", err=True)
+    report = verify_bundle(opened, source.path, OrtBackend(threads), progress=tell)
     click.echo(report.to_json() if as_json else report.table())
-    if not report.ok:
-        raise CheckFailed(f"{report.first_failure} differs from the checkpoint; the report is {bundle / 'verify.json'}")
+    if report.first_failure is not None:
+        name, saved = report.first_failure.name, bundle / "verify.json"
+        raise CheckFailed(f"{name} is the first that differs from the checkpoint; the report is {saved}")

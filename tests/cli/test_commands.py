@@ -109,7 +109,7 @@ def test_inspect_draws_the_chain(edgeprune: Command, bundle_tiny: Path) -> None:
 
 def test_recipes(edgeprune: Command) -> None:
     assert "llava-hf/llava-1.5-7b-hf" in edgeprune("recipes").out
-    assert [recipe["name"] for recipe in json.loads(edgeprune("recipes", "--json").out)][0] == "demo"
+    assert json.loads(edgeprune("recipes", "--json").out)[0]["name"] == "demo"
 
 
 def test_help_and_version(edgeprune: Command) -> None:

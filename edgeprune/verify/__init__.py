@@ -1,0 +1,66 @@
+"""A bundle held against its checkpoint: every graph against Hugging Face's modules, then the whole chain.
+
+Importing this loads neither PyTorch nor a backend; ``verify_bundle`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeprune.bundle.store import Bundle
+from edgeprune.errors import CheckpointError
+from edgeprune.runtime.backend import Backend
+from edgeprune.verify.report import Report
+
+__all__ = ["Report", "verify_bundle"]
+
+
+def verify_bundle(
+    bundle: Bundle,
+    checkpoint: Path,
+    backend: Backend,
+    keeps: Sequence[int | str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Compare a bundle with the checkpoint it was made from, and save the report in it as ``verify.json``.
+
+    Every graph is run alone on the reference's own inputs, so that errors do not add up and the one that differs is
+    named; then all of them together, unpruned and at each budget. The reference is in fp32 whatever the bundle's
+    dtype, and is freed before the whole chain is loaded.
+
+    Args:
+        bundle: opened.
+        checkpoint: the folder it was exported from.
+        backend: what runs the graphs.
+        keeps: budgets, as ``--keep`` takes them; None takes a third, a ninth and an eighteenth of all visual tokens.
+            The unpruned chain is checked in any case.
+        progress: told the name of every check before it runs.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is of another size than the bundle's.
+        BudgetError: a budget is out of a method's reach.
+        OutputError: the report cannot be written.
+    """
+    # They load PyTorch, which the rest of the package must not need.
+    from edgeprune.verify.chain import check_chain, record
+    from edgeprune.verify.graphs import check_graphs, check_inputs
+    from edgeprune.verify.reference import Reference
+    from edgeprune.verify.sample import budgets, make_sample
+
+    tell = progress or (lambda name: None)
+    manifest = bundle.manifest
+    sample, plans = make_sample(bundle), budgets(manifest, keeps)
+    reference = Reference(checkpoint)
+    if (reference.family.decoder_facts, reference.family.vision_facts) != (manifest.decoder, manifest.vision):
+        raise CheckpointError(
+            f"{checkpoint} has other sizes than {bundle.root}; expected {manifest.model.id}, which that was made from"
+        )
+    checks = [check_inputs(reference, sample, manifest.dtype)]
+    checks += check_graphs(bundle, reference, backend, sample, plans, tell)
+    traces = [record(reference, manifest, sample, plan) for plan in plans]
+    del reference
+    checks += check_chain(bundle, backend, sample, traces, tell)
+    report = Report(manifest.model, manifest.dtype, manifest.dialect, backend.name, tuple(checks))
+    report.save(bundle.root)
+    return report
