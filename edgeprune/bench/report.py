@@ -216,12 +216,6 @@ class BenchReport:
         value: Any = json.loads(text)
         return decode(cls, value, "bench")
 
-    def table(self) -> str:
-        """Readable text: stages, ceilings, comparisons, memory, conditions, notes."""
-        from edgeprune.bench.table import render_text
-
-        return render_text(self)
-
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
     """With linear interpolation, as numpy's percentile."""

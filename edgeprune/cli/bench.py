@@ -48,6 +48,7 @@ def command(
     All variants run in turn on the same picture, prompt and threads. Prefill and decode are reported apart.
     """
     from edgeprune.bench.run import Settings, run_bench
+    from edgeprune.bench.table import render_text
 
     checkpoint = _checkpoint(bundle, model, quiet) if against else None
     report = run_bench(
@@ -69,7 +70,7 @@ def command(
         check_hashes=not skip_hashes,
     )
     if not as_json:
-        click.echo(report.table())
+        click.echo(render_text(report))
     click.echo(report.to_json())
 
 

@@ -13,6 +13,7 @@ import pytest
 from edgeprune.bench.host import cpu_model, has_bf16
 from edgeprune.bench.report import BenchReport, Comparison, Spread
 from edgeprune.bench.run import Settings, run_bench
+from edgeprune.bench.table import render_text
 from edgeprune.errors import BudgetError, CheckFailed, UsageError
 from tests.bench import sample
 
@@ -76,7 +77,7 @@ def test_json_is_one_line_and_reads_back(measured: BenchReport) -> None:
 
 
 def test_the_table_names_its_conditions(measured: BenchReport) -> None:
-    table = measured.table()
+    table = render_text(measured)
     assert "60 text tokens, 64 visual tokens unpruned, 4 new tokens" in table
     assert "1 warm-up, 2 repeats" in table
     assert "onnxruntime-cpu (base graphs), 1 thread" in table
@@ -145,7 +146,7 @@ def test_decode_is_held_against_bytes() -> None:
 
 
 def test_memory_says_within_or_above() -> None:
-    rows = {line.split()[0]: line for line in sample.report().table().split("Memory")[1].splitlines()[2:5]}
+    rows = {line.split()[0]: line for line in render_text(sample.report()).split("Memory")[1].splitlines()[2:5]}
     assert rows["keep=all"].endswith("1,700  within")
     assert rows["keep=64"].endswith("1,700   above")
 
@@ -153,10 +154,10 @@ def test_memory_says_within_or_above() -> None:
 def test_a_table_without_rows_is_left_out() -> None:
     report = sample.report()
     bare = replace(report, memory=(), variants=tuple(replace(v, ceilings=()) for v in report.variants))
-    assert "Memory" in report.table()
-    assert "could reach" in report.table()
-    assert "Memory" not in bare.table()
-    assert "could reach" not in bare.table()
+    assert "Memory" in render_text(report)
+    assert "could reach" in render_text(report)
+    assert "Memory" not in render_text(bare)
+    assert "could reach" not in render_text(bare)
 
 
 def test_spread_is_numpys_percentile() -> None:
