@@ -99,6 +99,7 @@ SHAPES: dict[str, Shape] = {
     "tiny-qwen2": _tiny(heads=4, kv_heads=2, model_type="qwen2"),
     "tiny-llama3": _tiny(tie_word_embeddings=True, rope=_LLAMA3),
     "tiny-linear": _tiny(rope={"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    "tinyllama-4-layers": Shape(_TINY_TOWER, Decoder(2048, 4, 32, 4, 5632, 2048, 512), 2046),
     "tinyllama-1.1b": Shape(_CLIP_L_336, Decoder(2048, 22, 32, 4, 5632, 32064, 2048), 32000),
     "llava-1.5-7b": Shape(_CLIP_L_336, Decoder(4096, 32, 32, 32, 11008, 32064, 4096), 32000),
     "llava-1.5-13b": Shape(_CLIP_L_336, Decoder(5120, 40, 40, 40, 13824, 32064, 4096), 32000),
@@ -377,9 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shape", required=True, choices=SHAPES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=DTYPES, default="fp16")
-    parser.add_argument(
-        "--max-shard-size", type=_bytes, default="2GB", dest="max_shard_bytes", metavar="SIZE"
-    )
+    parser.add_argument("--max-shard-size", type=_bytes, default="2GB", dest="max_shard_bytes", metavar="SIZE")
     options = parser.parse_args(arguments)
     try:
         write_checkpoint(**vars(options), progress=True)

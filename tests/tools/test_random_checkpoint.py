@@ -77,9 +77,7 @@ def test_dtype_is_stored_and_declared(tmp_path: Path, dtype: str) -> None:
 
     write_checkpoint("tiny", tmp_path, dtype=dtype)
     name = DTYPES[dtype][0]
-    assert {str(tensor.dtype) for tensor in load_file(tmp_path / "model.safetensors").values()} == {
-        f"torch.{name}"
-    }
+    assert {str(tensor.dtype) for tensor in load_file(tmp_path / "model.safetensors").values()} == {f"torch.{name}"}
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == name
 
 
