@@ -84,3 +84,14 @@ def bundle_gqa(make_bundle: MakeBundle) -> Path:
 def bundle_gqa_fused(make_bundle: MakeBundle) -> Path:
     """``checkpoint_gqa`` in fp32 and fused operators."""
     return make_bundle("tiny-gqa", "fp32", "fused")
+
+
+@pytest.fixture(scope="session")
+def bundle_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that ships, in fp32 and primitive operators."""
+    from edgeprune import demo
+    from edgeprune.checkpoint.source import Source
+    from edgeprune.export.bundle import Request, export_bundle
+
+    path = tmp_path_factory.mktemp("bundle") / "demo"
+    return export_bundle(Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), ("visiondrop",)), path).root
