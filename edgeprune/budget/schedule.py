@@ -9,6 +9,9 @@ from types import ModuleType
 
 from edgeprune.errors import BudgetError
 
+RULES = ("visiondrop",)
+"""The files of this folder that are a method's rule. A name comes from a bundle, and no other may reach an import."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -29,9 +32,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages of one request, in order of execution."""
+    """The stages of one request, in order of execution, and the average that was asked for.
+
+    Rounding every stage to whole rows moves ``average`` by at most half a token from ``asked``.
+    """
 
     stages: tuple[Stage, ...]
+    asked: int
 
     @property
     def average(self) -> float:
@@ -55,7 +62,7 @@ def make_schedule(method: str, keep: int, tokens: int, cuts: tuple[int, ...], la
         layers: depth of the decoder.
 
     Raises:
-        BudgetError: the budget is out of the method's reach; the message names the reachable range.
+        BudgetError: the method has no rule, or the budget is out of its reach; the message names the range.
     """
     low, high = reach(method, tokens, cuts, layers)
     if not low <= keep <= high:
@@ -70,11 +77,13 @@ def reach(method: str, tokens: int, cuts: tuple[int, ...], layers: int) -> tuple
     """Smallest and largest average a method can keep.
 
     Raises:
-        BudgetError: there is none with these cuts.
+        BudgetError: the method has no rule, or there is none with these cuts.
     """
     span: tuple[int, int] = _rule(method).reach(tokens, cuts, layers)
     return span
 
 
 def _rule(method: str) -> ModuleType:
+    if method not in RULES:
+        raise BudgetError(f"method {method!r} has no budget rule here; known: {', '.join(RULES)}")
     return importlib.import_module(f"edgeprune.budget.{method}")

@@ -38,7 +38,7 @@ def reach(tokens: int, cuts: tuple[int, ...], layers: int) -> tuple[int, int]:
 
 
 def schedule(keep: int, cuts: tuple[int, ...], layers: int) -> Schedule:
-    """Counts of every stage for an average of ``keep``; rounding moves the average by less than half a token."""
+    """Counts of every stage for an average of ``keep``; rounding moves the average by at most half a token."""
     weights = stage_layers(cuts, layers)
     rho = decay(weights)
     places: tuple[str | int, ...] = ("vision", *cuts)
@@ -46,7 +46,7 @@ def schedule(keep: int, cuts: tuple[int, ...], layers: int) -> Schedule:
     for index, (cut, weight) in enumerate(zip(places, weights, strict=True)):
         count = math.floor(FIRST * keep * rho**index + 0.5)
         stages.append(Stage(cut=cut, keep=count, merge=-(-count // PER_MERGED), layers=weight))
-    return Schedule(tuple(stages))
+    return Schedule(tuple(stages), keep)
 
 
 def decay(weights: tuple[int, ...]) -> float:

@@ -57,7 +57,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _record(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, where)
     if kind is types.NoneType:
         kind_ok = value is None
     else:
@@ -65,6 +65,13 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if not kind_ok:
         raise _mismatch(where, "null" if kind is types.NoneType else kind.__name__, value)
     return value
+
+
+def _float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise _mismatch(where, "a number below 1e308", value) from None
 
 
 def _record(kind: Any, value: Any, where: str) -> Any:

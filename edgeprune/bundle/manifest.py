@@ -7,7 +7,9 @@ given: ``store`` checks what lies on disk.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import posixpath
+import re
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from edgeprune.bundle.codec import decode, encode
@@ -18,6 +20,8 @@ from edgeprune.errors import BundleError
 SCHEMA = 1
 NAME = "edgeprune.json"
 OPSET = {"base": 18, "fused": 23}
+SIDE_LIMIT = 8192
+"""Pixels; a prepared picture of a larger side would not fit a device's memory."""
 
 Dtype = Literal["fp32", "fp16"]
 Dialect = Literal["base", "fused"]
@@ -32,6 +36,14 @@ class File:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if not self.path or not self.path.isprintable():
+            raise BundleError(f"{NAME}: path {self.path!r} is empty or holds a character that cannot be printed")
+        if self.bytes < 0:
+            raise BundleError(f"{NAME}: file {self.path!r} has bytes {self.bytes}; expected 0 or more")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise BundleError(f"{NAME}: file {self.path!r} has sha256 {self.sha256[:70]!r}; expected 64 hex digits")
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -40,6 +52,12 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("fp32", "fp16", "int64"):
+            raise BundleError(f"{NAME}: tensor {self.name!r} has dtype {self.dtype!r}; expected fp32, fp16 or int64")
+        if any(isinstance(axis, int) and axis < 1 for axis in self.shape):
+            raise BundleError(f"{NAME}: tensor {self.name!r} has shape {self.shape}; fixed axes are 1 or more")
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,8 @@ class Graph:
     def __post_init__(self) -> None:
         if (self.role == "segment") != (self.layers is not None):
             raise BundleError(f"graph {self.name!r}: a segment has layers, any other role has null")
+        if self.data and posixpath.dirname(self.data.path) != posixpath.dirname(self.file.path):
+            raise BundleError(f"graph {self.name!r}: data {self.data.path!r} does not lie beside {self.file.path!r}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,10 @@ class Vision:
     grid: tuple[int, int]
     width: int
 
+    def __post_init__(self) -> None:
+        if min(*self.grid, self.width) < 1:
+            raise BundleError(f"{NAME}: vision has grid {list(self.grid)} and width {self.width}; expected 1 or more")
+
     @property
     def tokens(self) -> int:
         """Patches of one image, which are its visual tokens without pruning."""
@@ -129,6 +153,14 @@ class Decoder:
     intermediate: int
     vocab: int
     context: int
+
+    def __post_init__(self) -> None:
+        if min(astuple(self)) < 1:
+            raise BundleError(f"{NAME}: {self}; expected sizes of 1 or more")
+        if self.heads % self.kv_heads:
+            raise BundleError(
+                f"{NAME}: decoder has {self.heads} heads over {self.kv_heads} kv_heads; expected a multiple"
+            )
 
 
 @dataclass(frozen=True)
@@ -151,18 +183,72 @@ class Manifest:
     tools: dict[str, str]
 
     def __post_init__(self) -> None:
-        names = [graph.name for graph in self.graphs]
-        for name in names:
-            if names.count(name) > 1:
-                raise BundleError(f"{NAME}: two graphs are named {name!r}")
-        for method in self.methods:
-            for cut in method.cuts:
-                if cut.graph not in names:
-                    raise BundleError(f"{NAME}: method {method.name!r} names graph {cut.graph!r}, which is not there")
+        if self.opset != OPSET[self.dialect]:
+            raise BundleError(f"{NAME}: opset {self.opset}; dialect {self.dialect!r} has {OPSET[self.dialect]}")
+        if max(self.image.size) > SIDE_LIMIT:
+            raise BundleError(f"{NAME}: image of {self.image.size} pixels; expected at most {SIDE_LIMIT} a side")
+        if self.prompt.context != self.decoder.context:
+            raise BundleError(
+                f"{NAME}: prompt.context {self.prompt.context} and decoder.context {self.decoder.context} differ"
+            )
+        self._check_graphs()
+        self._check_methods()
+
+    def _check_graphs(self) -> None:
+        _unique("graphs", [graph.name for graph in self.graphs])
+        for role in ("vision", "project", "assemble"):
+            found = sum(graph.role == role for graph in self.graphs)
+            if found != 1:
+                raise BundleError(f"{NAME}: {found} graphs have the role {role!r}; expected one")
         edges = [graph.layers for graph in self.graphs if graph.layers is not None]
         ends = [0, *(last for _, last in edges)]
-        if [first for first, _ in edges] != ends[:-1] or ends[-1] != self.decoder.layers:
+        rising = all(first < last for first, last in edges)
+        if not rising or [first for first, _ in edges] != ends[:-1] or ends[-1] != self.decoder.layers:
             raise BundleError(f"{NAME}: segments {edges} do not cover decoder layers 0..{self.decoder.layers}")
+
+    def _check_methods(self) -> None:
+        if not self.methods:
+            raise BundleError(f"{NAME}: methods is empty; a bundle has at least one")
+        _unique("methods", [method.name for method in self.methods])
+        roles = {graph.name: graph.role for graph in self.graphs}
+        starts = [graph.layers[0] for graph in self.graphs if graph.layers is not None][1:]
+        for method in self.methods:
+            for cut in method.cuts:
+                if cut.graph not in roles:
+                    raise BundleError(f"{NAME}: method {method.name!r} names graph {cut.graph!r}, which is not there")
+                if roles[cut.graph] != "prune":
+                    raise BundleError(
+                        f"{NAME}: method {method.name!r} cuts with graph {cut.graph!r} of role "
+                        f"{roles[cut.graph]!r}; expected 'prune'"
+                    )
+            cuts = list(method.decoder_cuts)
+            if [cut.at for cut in method.cuts] != ["vision", *cuts]:
+                raise BundleError(f"{NAME}: method {method.name!r} has not one cut 'vision', before all others")
+            if cuts != sorted(set(cuts)) or not set(cuts) <= set(starts):
+                raise BundleError(
+                    f"{NAME}: method {method.name!r} cuts at {cuts}; expected rising layers, each where a segment "
+                    f"after the first starts: {starts}"
+                )
+
+    def check_names(self) -> None:
+        """Walk the chain by names, without a method and with each: every input must be given by something before it.
+
+        Raises:
+            BundleError: an input is given by nothing, or an output that the reader takes is missing.
+        """
+        for method in (None, *self.methods):
+            at = {cut.at: self.graph(cut.graph) for cut in method.cuts} if method else {}
+            there = _run(self.by_role("vision")[0], {"pixel_values"})
+            there = _prune(at.get("vision"), there)
+            there = _run(self.by_role("project")[0], there) | {"before", "after"}
+            there = _run(self.by_role("assemble")[0], there) | {"position_ids", "span_start"}
+            for segment in self.by_role("segment"):
+                first, last = segment.layers or (0, 0)
+                there = _prune(at.get(first), there)
+                past = {t.name for t in segment.inputs if t.name.startswith("past_")}
+                _run(segment, {"hidden", "position_ids"} & there | past)
+                result = "logits" if last == self.decoder.layers else "hidden_out"
+                _give(segment, {result, *(name.replace("past_", "present_", 1) for name in past)})
 
     def graph(self, name: str) -> Graph:
         """The graph of that name."""
@@ -195,8 +281,10 @@ class Manifest:
         """
         try:
             value: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # a number of thousands of digits among them
             raise BundleError(f"{NAME} is no valid JSON: {error}") from error
+        except RecursionError as error:
+            raise BundleError(f"{NAME} is nested too deep") from error
         schema = value.get("schema") if isinstance(value, dict) else None
         if not isinstance(schema, int):
             raise BundleError(f"{NAME}: key 'schema' is missing or no number; this is no edgeprune bundle")
@@ -204,4 +292,38 @@ class Manifest:
             raise BundleError(f"{NAME}: schema {schema} is newer than {SCHEMA}, the newest known; upgrade edgeprune")
         if schema < 1:
             raise BundleError(f"{NAME}: schema {schema} does not exist; expected {SCHEMA}")
-        return decode(cls, value, NAME)
+        try:
+            manifest = decode(cls, value, NAME)
+        except RecursionError as error:
+            raise BundleError(f"{NAME} is nested too deep") from error
+        manifest.check_names()
+        return manifest
+
+
+def _unique(what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BundleError(f"{NAME}: two {what} are named {name!r}")
+        seen.add(name)
+
+
+def _run(graph: Graph, there: set[str]) -> set[str]:
+    """The names that are there after a graph has run on those before it."""
+    for tensor in graph.inputs:
+        if tensor.name not in there:
+            raise BundleError(f"{NAME}: graph {graph.name!r} takes {tensor.name!r}, which nothing before it gives")
+    return there | {tensor.name.removesuffix("_out") for tensor in graph.outputs}
+
+
+def _prune(graph: Graph | None, there: set[str]) -> set[str]:
+    if graph is None:
+        return there
+    _give(graph, {"kept"})
+    return _run(graph, there | {"span_length", "keep", "merge"})
+
+
+def _give(graph: Graph, names: set[str]) -> None:
+    missing = sorted(names - {tensor.name for tensor in graph.outputs})
+    if missing:
+        raise BundleError(f"{NAME}: graph {graph.name!r} gives no {missing[0]!r}")

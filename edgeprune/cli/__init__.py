@@ -6,9 +6,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found a difference, 130 i
 from __future__ import annotations
 
 import importlib
-import signal
+import os
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
@@ -64,7 +63,6 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(prog_name="edgeprune", standalone_mode=False)
         sys.exit(0)
@@ -86,13 +84,12 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output left: nobody to tell
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:  # nothing may end in a traceback; whoever wants one can ask for it
+        if os.environ.get("EDGEPRUNE_TRACEBACK"):
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error}; EDGEPRUNE_TRACEBACK=1 shows where", 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"edgeprune: {' '.join(message.split())}", err=True)
     sys.exit(code)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like an exception, so that half-written folders are removed."""
-    sys.exit(128 + number)

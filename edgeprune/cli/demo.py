@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.options import QUIET, THREADS
+from edgeprune.cli.options import DEMO_ID, QUIET, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL import Image
 
+    from edgeprune.bundle.store import Bundle
     from edgeprune.demo.scenes import Scene
     from edgeprune.eval.accuracy import Accuracy
     from edgeprune.runtime.vlm import VLM
 
-_BUDGETS = ("all", "192", "128", "64", "32")
+_BUDGETS = ("all", "192", "128", "64", "32", "16")
 _SHOWN = ("all", "64", "32")
 _LONGEST_ANSWER = 8  # tokens; the model answers in one or two words
 
@@ -44,11 +45,13 @@ def command(output: Path, scenes: int, threads: int | None, quiet: bool) -> None
     from edgeprune import demo
     from edgeprune.demo.scenes import HELD_OUT_SEED, draw_scene
     from edgeprune.eval.accuracy import table
-    from edgeprune.runtime.vlm import open_vlm
+    from edgeprune.runtime.ort import OrtBackend
+    from edgeprune.runtime.vlm import VLM
 
+    backend = OrtBackend(threads)
+    torch.set_num_threads(backend.threads)
     bundle = _bundle(output, quiet)
-    with open_vlm(bundle, threads) as vlm:
-        torch.set_num_threads(vlm.backend.threads)  # type: ignore[attr-defined]
+    with VLM(bundle, backend) as vlm:
         _show_pictures(vlm, demo.PICTURES)
         overlay = _overlay(vlm, demo.PICTURES, output)
         held_out = [draw_scene(HELD_OUT_SEED + index) for index in range(scenes)]
@@ -56,26 +59,32 @@ def command(output: Path, scenes: int, threads: int | None, quiet: bool) -> None
     click.echo(f"\naccuracy and time to first token on {scenes} held-out scenes (questions per kind in brackets)\n")
     click.echo(table(rows))
     click.echo(f"\nwhat each stage kept: {overlay}")
-    click.echo(f'ask yourself:         edgeprune run {bundle} PICTURE "What color is the circle?" --keep 64')
+    click.echo(f'ask yourself:         edgeprune run {bundle.root} PICTURE "What color is the circle?" --keep 64')
 
 
-def _bundle(output: Path, quiet: bool) -> Path:
-    """The demo's bundle, exported if it is not there."""
+def _bundle(output: Path, quiet: bool) -> Bundle:
+    """The demo's bundle, exported if it is not there.
+
+    Raises:
+        OutputError: another model's bundle is there.
+    """
     from edgeprune import demo
     from edgeprune.bundle.store import open_bundle
     from edgeprune.checkpoint.source import Source
-    from edgeprune.cli.export import Bars
+    from edgeprune.cli.bars import Bars
+    from edgeprune.errors import OutputError
     from edgeprune.export.bundle import Request, export_bundle
 
     bundle = output / "bundle"
     if bundle.exists():
-        open_bundle(bundle)
+        opened = open_bundle(bundle)
+        if opened.manifest.model.id != DEMO_ID:
+            raise OutputError(f"{bundle} holds {opened.manifest.model.id}, not the demo model; give another -o")
         click.echo(f"using the bundle {bundle}")
-        return bundle
+        return opened
     click.echo(f"exporting the demo model with VisionDrop to {bundle}")
-    request = Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), ["visiondrop"])
-    export_bundle(request, bundle, progress=Bars(quiet))
-    return bundle
+    request = Request(Source(demo.CHECKPOINT, DEMO_ID, None), ["visiondrop"])
+    return export_bundle(request, bundle, progress=Bars(quiet))
 
 
 def _show_pictures(vlm: VLM, pictures: Path) -> None:
@@ -91,7 +100,7 @@ def _show_pictures(vlm: VLM, pictures: Path) -> None:
 
 
 def _overlay(vlm: VLM, pictures: Path, output: Path) -> Path:
-    from edgeprune.cli.run import write_overlay
+    from edgeprune.cli.overlay import write_overlay
 
     entry = json.loads((pictures / "questions.json").read_text(encoding="utf-8"))[0]
     path = pictures / entry["picture"]

@@ -4,54 +4,19 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from edgeprune.cli.bars import Bars
 from edgeprune.cli.options import QUIET, find_model, json_option
 
 if TYPE_CHECKING:
     from edgeprune.bundle.manifest import Dialect, Dtype
-
-
-class Bars:
-    """One progress bar per graph, on stderr, and a record of bytes and seconds (see ``export.progress``)."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.graphs: list[dict[str, Any]] = []
-        self._bar: Any = None
-        self._started = 0.0
-
-    def start(self, name: str, index: int, count: int, total_bytes: int) -> None:
-        from tqdm import tqdm
-
-        self._started = perf_counter()
-        self.graphs.append({"name": name, "weight_bytes": total_bytes})
-        self._bar = tqdm(
-            total=total_bytes or None,
-            desc=f"[{index + 1:>{len(str(count))}}/{count}] {name:<24}",
-            unit="B",
-            unit_scale=True,
-            disable=self.quiet,
-            file=sys.stderr,
-            bar_format="{desc} {n_fmt:>7}B {bar:20} {elapsed}" if total_bytes else "{desc} no weights {elapsed}",
-        )
-
-    def advance(self, written_bytes: int) -> None:
-        self._bar.update(written_bytes)
-
-    def finish(self) -> None:
-        self.close()
-        self.graphs[-1]["seconds"] = round(perf_counter() - self._started, 3)
-
-    def close(self) -> None:
-        """Leave the terminal on a line of its own, also when the graph was not finished."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 @click.command(name="export")
@@ -88,6 +53,8 @@ def command(
     from edgeprune.cli.extras import require_export
 
     require_export()
+    # Unwinds like an exception, so that the half-written folder is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     from edgeprune.bundle.store import check_destination
     from edgeprune.export.bundle import Request, export_bundle
 
@@ -97,6 +64,7 @@ def command(
     request = Request(
         source=source,
         methods=[name.strip() for name in method.split(",")],
+        family=recipe.family if recipe else "llava",
         cuts=recipe.cuts if recipe else None,
         dtype=dtype or (recipe.dtype if recipe else None) or "fp32",
         dialect=dialect,

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgeprune.bundle.manifest import Model
     from edgeprune.checkpoint.source import Source
     from edgeprune.recipes.model import ModelRecipe
+
+DEMO_ID = "edgeprune/demo"  # what a bundle of the demo model says it was made from
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,12 +49,28 @@ def find_model(model: str, revision: str | None, quiet: bool) -> tuple[Source, M
         if revision is not None and recipe.revision is not None:
             raise UsageError(f"--revision {revision}: recipe {recipe.name!r} fixes revision {recipe.revision}")
         if recipe.model == recipes.DEMO:
-            return Source(demo.CHECKPOINT, "edgeprune/demo", None), recipe
+            return Source(demo.CHECKPOINT, DEMO_ID, None), recipe
         return resolve(recipe.model, revision or recipe.revision, quiet=quiet), recipe
     if not Path(model).exists() and "/" not in model:
-        near = find.suggestion(model, known)
-        hint = f"; did you mean {near!r}?" if near else ""
+        hint = find.suggestion(model, known)
         raise CheckpointError(
             f"{model!r} is no recipe ({', '.join(known)}), no folder here and no hub id org/name{hint}"
         )
     return resolve(model, revision, quiet=quiet), None
+
+
+def find_origin(facts: Model, model: str | None, quiet: bool) -> Source:
+    """The checkpoint a bundle was made from, or the one named instead.
+
+    Raises:
+        UsageError: the bundle was made from a folder, whose place it does not record.
+    """
+    from edgeprune.errors import UsageError
+
+    if model is not None:
+        return find_model(model, None, quiet)[0]
+    if facts.id == DEMO_ID:
+        return find_model("demo", None, quiet)[0]
+    if facts.revision is None:
+        raise UsageError(f"the bundle was made from a folder named {facts.id!r}; give --model FOLDER")
+    return find_model(facts.id, facts.revision, quiet)[0]

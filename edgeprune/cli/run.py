@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import BUNDLE, SKIP_HASHES, THREADS, json_option
+from edgeprune.cli.overlay import overlay_paths, write_overlay
 
 if TYPE_CHECKING:
     from edgeprune.runtime.answer import Answer
+    from edgeprune.runtime.sampling import Sampling
     from edgeprune.runtime.vlm import VLM
 
 
@@ -53,13 +55,18 @@ def command(
     *paths, question = words
     if not paths:
         raise UsageError(f"got {question!r} alone, expected IMAGE... QUESTION")
+    if "" in paths:
+        raise UsageError("got an empty image path, expected IMAGE... QUESTION")
     sampling = Sampling(temperature, top_p, top_k, seed)
-    targets = _overlay_paths(overlay, len(paths))
+    targets = overlay_paths(overlay, paths, bundle) if overlay else []
     for path in paths:
         load_image(path)  # a picture that cannot be used is told before gigabytes are loaded
     with open_vlm(bundle, threads, not skip_hashes) as vlm:
-        if overlay is not None and vlm.plan(keep, method)[1] is None:
+        unpruned = vlm.plan(keep, method)[1] is None
+        if overlay is not None and unpruned:
             raise UsageError("--overlay shows what pruning kept: give --keep below all")
+        if method is not None and unpruned:
+            raise UsageError(f"--method {method} has no effect at --keep all: give --keep below all")
         if len(paths) == 1 and not as_json:
             answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling)]
         else:
@@ -69,10 +76,9 @@ def command(
         _print(answers, paths, as_json)
 
 
-def _stream(vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: object) -> Answer:
-    from edgeprune.runtime.sampling import Sampling
-
-    assert isinstance(sampling, Sampling)
+def _stream(
+    vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: Sampling
+) -> Answer:
     stream = vlm.stream(question, [path], keep, method, limit, sampling)
     for piece in stream:
         click.echo(piece, nl=False)
@@ -103,42 +109,3 @@ def summary(answer: Answer) -> str:
     else:
         speed = f"ITL {answer.itl_ms:.1f} ms | {1e3 / answer.itl_ms:.1f} tokens/s"
     return f"[{tokens} | TTFT {answer.ttft_ms:.0f} ms | {speed} | ended by {answer.finish_reason}]"
-
-
-def _overlay_paths(overlay: Path | None, images: int) -> list[Path]:
-    """Where the overlays go: numbered where there are several images; checked before anything runs."""
-    from PIL import Image
-
-    from edgeprune.errors import OutputError, UsageError
-
-    if overlay is None:
-        return []
-    if overlay.suffix.lower() not in Image.registered_extensions():
-        raise UsageError(f"--overlay {overlay}: no picture format ends in {overlay.suffix!r}; try kept.png")
-    if not overlay.parent.is_dir():
-        raise OutputError(f"--overlay {overlay}: there is no folder {overlay.parent}")
-    if images == 1:
-        return [overlay]
-    return [overlay.with_stem(f"{overlay.stem}-{index + 1}") for index in range(images)]
-
-
-def write_overlay(vlm: VLM, target: Path, path: str | Path, answer: Answer) -> None:
-    """Paint what each stage kept over the picture at ``path``.
-
-    Raises:
-        OutputError: the target cannot be written.
-    """
-    from edgeprune.errors import OutputError
-    from edgeprune.runtime.overlay import OverlayStage, draw_overlay
-    from edgeprune.runtime.preprocess import load_image
-
-    facts = vlm.manifest
-    stages = [
-        OverlayStage("vision" if stage.cut == "vision" else f"before layer {stage.cut}", stage.kept, stage.merged)
-        for stage in answer.stages
-    ]
-    picture = draw_overlay(load_image(path), facts.image, facts.vision.grid, stages)
-    try:
-        picture.save(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

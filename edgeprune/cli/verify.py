@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from edgeprune.cli.options import BUNDLE, QUIET, THREADS, find_model, json_option
+from edgeprune.cli.options import BUNDLE, QUIET, THREADS, find_origin, json_option
 
 
 @click.command(name="verify")
@@ -30,12 +31,10 @@ def command(bundle: Path, model: str | None, threads: int | None, quiet: bool, a
     from edgeprune.verify import verify_bundle
 
     opened = open_bundle(bundle)
-    facts = opened.manifest.model
-    name = model or ("demo" if facts.id == "edgeprune/demo" else facts.id)
-    source, _ = find_model(name, facts.revision if model is None else None, quiet)
+    source = find_origin(opened.manifest.model, model, quiet)
     tell = None if quiet else lambda name: click.echo(f"checking {name}", err=True)
     report = verify_bundle(opened, source.path, OrtBackend(threads), progress=tell)
-    click.echo(report.to_json() if as_json else report.table())
+    click.echo(json.dumps(json.loads(report.to_json())) if as_json else report.table())
     if report.first_failure is not None:
         name, saved = report.first_failure.name, bundle / "verify.json"
         raise CheckFailed(f"{name} is the first that differs from the checkpoint; the report is {saved}")

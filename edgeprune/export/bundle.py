@@ -15,13 +15,12 @@ from edgeprune.bundle.store import Bundle, check_destination, describe, open_bun
 from edgeprune.checkpoint import facts
 from edgeprune.checkpoint.config import read_config
 from edgeprune.checkpoint.source import Source
-from edgeprune.checkpoint.weights import Weights
 from edgeprune.errors import UsageError
 from edgeprune.export.graph import weight_bytes, write_graph
 from edgeprune.export.plan import GraphPlan, plan_graphs, plan_methods
 from edgeprune.export.progress import Progress, Silent
 from edgeprune.export.trace import TORCH, Tracer
-from edgeprune.families.llava import FAMILY, Llava
+from edgeprune.families.family import Family, open_family
 from edgeprune.methods import method as methods_lookup
 from edgeprune.methods.method import Method
 
@@ -38,6 +37,7 @@ class Request:
         cuts: decoder layers to cut before; None lets each method place its own.
         dtype: element type of graphs and embedding.
         dialect: operators of the graphs.
+        family: name of the model family.
     """
 
     source: Source
@@ -45,6 +45,7 @@ class Request:
     cuts: tuple[int, ...] | None = None
     dtype: Dtype = "fp32"
     dialect: Dialect = "base"
+    family: str = "llava"
 
 
 def export_bundle(request: Request, destination: Path, force: bool = False, progress: Progress | None = None) -> Bundle:
@@ -62,14 +63,16 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
         OutputError: the destination cannot be written.
     """
     check_destination(destination, force)
+    model = open_family(request.family, request.source.path)
     config = read_config(request.source.path)
-    model = Llava(config, Weights(request.source.path))
     methods = _place(request, model)
     plans = plan_graphs(model, methods, request.dtype, request.dialect)
     prompt = facts.prompt_facts(request.source, config)
     image = facts.image_processing(request.source)
     tokenizer = facts.tokenizer_files(request.source)["tokenizer.json"]
-    needed = sum(weight_bytes(plan, request.dtype) for plan in plans)
+    sizes = model.decoder_facts
+    table = sizes.vocab * sizes.hidden * TORCH[request.dtype].itemsize
+    needed = table + len(tokenizer) + sum(weight_bytes(plan, request.dtype) for plan in plans)
     with writing(destination, force, needed) as (work, finish):
         (work / "tokenizer.json").write_bytes(tokenizer)
         embedding = _write_embedding(model, request.dtype, work)
@@ -77,7 +80,7 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
         finish(
             Manifest(
                 schema=SCHEMA,
-                model=Model(request.source.id, request.source.revision, config.architecture, FAMILY),
+                model=Model(request.source.id, request.source.revision, config.architecture, request.family),
                 dtype=request.dtype,
                 dialect=request.dialect,
                 opset=OPSET[request.dialect],
@@ -95,7 +98,7 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
     return open_bundle(destination, check_hashes=False)
 
 
-def _place(request: Request, model: Llava) -> dict[str, tuple[Method, tuple[int, ...]]]:
+def _place(request: Request, model: Family) -> dict[str, tuple[Method, tuple[int, ...]]]:
     """Each method with its cuts, checked against the depth and against the method's own budget rule."""
     if len(set(request.methods)) != len(request.methods):
         raise UsageError(f"--method {','.join(request.methods)} names a method twice")
@@ -113,7 +116,7 @@ def _place(request: Request, model: Llava) -> dict[str, tuple[Method, tuple[int,
     return placed
 
 
-def _write_embedding(model: Llava, dtype: Dtype, work: Path) -> File:
+def _write_embedding(model: Family, dtype: Dtype, work: Path) -> File:
     path = work / "embedding.npy"
     np.save(path, model.embedding().to(TORCH[dtype]).numpy(), allow_pickle=False)
     return describe(work, path)

@@ -15,9 +15,10 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+import torch
 
 from edgeprune.bundle.manifest import Tensor
-from edgeprune.errors import EdgePruneError
+from edgeprune.errors import CheckpointError, EdgePruneError
 from edgeprune.export.plan import GraphPlan
 from edgeprune.export.trace import TORCH, Trace, Tracer
 from edgeprune.families.part import Part
@@ -39,8 +40,7 @@ def write_graph(plan: GraphPlan, tracer: Tracer, dtype: str, path: Path, progres
     Raises:
         EdgePruneError: PyTorch's exporter failed, or the file is not what was planned.
     """
-    part = plan.part()
-    part.module.to(TORCH[dtype])
+    part = _empty_part(plan, dtype)
     trace = tracer.trace(plan, part.module)
     _name(trace, plan, part)
     _attach(trace, part, dtype)
@@ -55,6 +55,16 @@ def write_graph(plan: GraphPlan, tracer: Tracer, dtype: str, path: Path, progres
     if data.exists() and not data.stat().st_size:
         data.unlink()
     _ensure(plan, tracer.opset, path)
+
+
+def _empty_part(plan: GraphPlan, dtype: str) -> Part:
+    """The plan's part in its dtype from the start: converting it would write to memory that is never read."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(TORCH[dtype])
+    try:
+        return plan.part()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def weight_bytes(plan: GraphPlan, dtype: str) -> int:
@@ -129,7 +139,12 @@ def _attach(trace: Trace, part: Part, dtype: str) -> None:
             continue
 
         def read(name: str = name) -> ir.TensorProtocol:
-            return ir.tensor(part.tensor(name).to(TORCH[dtype]).contiguous().numpy(), name=name)
+            value = part.tensor(name).to(TORCH[dtype])
+            if not torch.isfinite(value).all():
+                raise CheckpointError(
+                    f"weight {name} of {trace.model.graph.name} is not finite in {dtype}; try --dtype fp32"
+                )
+            return ir.tensor(value.contiguous().numpy(), name=name)
 
         shape = ir.Shape(parameter.shape)
         weight.const_value = ir.LazyTensor(read, dtype=ONNX[dtype], shape=shape, name=name, cache=False)
@@ -147,6 +162,10 @@ def _ensure(plan: GraphPlan, opset: int, path: Path) -> None:
         found = tuple(_read(value) for value in values)
         if found != tensors:
             raise EdgePruneError(f"graph {plan.name}: {kind}s are {found}, planned were {tensors}")
+    known = {axis for tensor in (*plan.inputs, *plan.outputs) for axis in tensor.shape}
+    made_up = {axis for value in proto.graph.value_info for axis in _shape(value) if isinstance(axis, str)} - known
+    if made_up:
+        raise EdgePruneError(f"graph {plan.name}: axes {sorted(made_up)} are not the plan's")
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
@@ -155,6 +174,8 @@ def _ensure(plan: GraphPlan, opset: int, path: Path) -> None:
 
 def _read(value: Any) -> Tensor:
     names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.INT64: "int64"}
-    kind = value.type.tensor_type
-    shape = tuple(axis.dim_param or axis.dim_value for axis in kind.shape.dim)
-    return Tensor(value.name, names.get(kind.elem_type, str(kind.elem_type)), shape)
+    return Tensor(value.name, names[value.type.tensor_type.elem_type], _shape(value))
+
+
+def _shape(value: Any) -> tuple[int | str, ...]:
+    return tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)

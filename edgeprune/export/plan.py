@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgeprune.bundle.manifest import Cut, Dialect, Dtype, MethodEntry, Role, Tensor
-from edgeprune.families.llava import Llava
+from edgeprune.families.family import Family
 from edgeprune.families.part import Part
 from edgeprune.methods.method import Method
 
@@ -50,7 +50,7 @@ class Assemble(nn.Module):
 
 
 def plan_graphs(
-    model: Llava, methods: dict[str, tuple[Method, tuple[int, ...]]], dtype: Dtype, dialect: Dialect
+    model: Family, methods: dict[str, tuple[Method, tuple[int, ...]]], dtype: Dtype, dialect: Dialect
 ) -> tuple[GraphPlan, ...]:
     """All graphs of a bundle.
 
@@ -66,7 +66,7 @@ def plan_graphs(
     graphs = [planner.vision(probes)]
     graphs += [planner.prune_vision(method) for method, _ in methods.values()]
     graphs += [planner.project(), planner.assemble()]
-    for first, last in pairwise((0, *cuts, model.config.decoder.layers)):
+    for first, last in pairwise((0, *cuts, model.decoder_facts.layers)):
         graphs += [planner.prune_cut(method, first) for method, layers in methods.values() if first in layers]
         graphs.append(planner.segment(first, last))
     return tuple(graphs)
@@ -90,7 +90,7 @@ def plan_methods(methods: dict[str, tuple[Method, tuple[int, ...]]]) -> tuple[Me
 class _Planner:
     """Names and axes of every graph of one model."""
 
-    def __init__(self, model: Llava, dtype: Dtype, fused: bool) -> None:
+    def __init__(self, model: Family, dtype: Dtype, fused: bool) -> None:
         self.model, self.dtype, self.fused = model, dtype, fused
         self.decoder, self.facts = model.decoder_facts, model.vision_facts
 
@@ -98,7 +98,7 @@ class _Planner:
         return Tensor(name, self.dtype, shape)
 
     def vision(self, probes: tuple[str, ...]) -> GraphPlan:
-        size = self.model.config.vision.image_size
+        size = self.model.image_size
         return GraphPlan(
             name="vision",
             role="vision",
@@ -114,7 +114,7 @@ class _Planner:
     def probe(self, name: str) -> Tensor:
         """An output of the scoring head, named after the layer it was read in."""
         patches, label = self.facts.tokens, f"{name}_{self.model.feature_layer}"
-        head_dim = self.facts.width // self.model.config.vision.heads
+        head_dim = self.model.vision_head_dim
         shapes: dict[str, Tensor] = {
             "cls_feature": Tensor(label, self.dtype, ("B", 1, self.facts.width)),
             "cls_attention": Tensor(label, "fp32", ("B", patches)),

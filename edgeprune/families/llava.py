@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from edgeprune.bundle.manifest import Decoder, Vision
-from edgeprune.checkpoint.config import LlavaConfig
+from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.weights import Weights
 from edgeprune.decoders.llama import Segment
 from edgeprune.errors import UnsupportedModel
@@ -22,8 +23,6 @@ from edgeprune.layers.activation import activate
 from edgeprune.layers.linear import Linear
 from edgeprune.layers.rotary import rotary_tables
 from edgeprune.towers.clip import ClipTower
-
-FAMILY = "llava"
 
 
 class Projector(nn.Module):
@@ -42,8 +41,17 @@ class Projector(nn.Module):
         return projected
 
 
+def open_family(checkpoint: Path) -> Llava:
+    """Open a checkpoint's folder.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another architecture.
+    """
+    return Llava(read_config(checkpoint), Weights(checkpoint))
+
+
 class Llava:
-    """A checkpoint's parts.
+    """A checkpoint's parts (see ``family.Family``).
 
     Args:
         config: its sizes.
@@ -62,6 +70,16 @@ class Llava:
         """The encoder's facts for the manifest."""
         side = self.config.vision.image_size // self.config.vision.patch_size
         return Vision((side, side), self.config.vision.hidden)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the encoder's picture in pixels."""
+        return self.config.vision.image_size
+
+    @property
+    def vision_head_dim(self) -> int:
+        """Width of one of the encoder's heads."""
+        return self.config.vision.hidden // self.config.vision.heads
 
     @property
     def decoder_facts(self) -> Decoder:

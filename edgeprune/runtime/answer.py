@@ -65,5 +65,8 @@ class Answer:
     dtype: str
 
     def to_json(self) -> str:
-        """One line of JSON with exactly these fields."""
+        """One line of JSON with exactly these fields.
+
+        `edgeprune run --json` prints it for one picture, and ``{"answers": [...]}`` with one per picture for several.
+        """
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

@@ -227,8 +227,8 @@ def _open_embedding(bundle: Bundle) -> NDArray[Any]:
     path = bundle.path(bundle.manifest.embedding)
     decoder = bundle.manifest.decoder
     try:
-        table: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        table: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise BundleError(f"{path} is no numpy array file: {error}") from error
     if table.shape != (decoder.vocab, decoder.hidden) or table.dtype != NUMPY[bundle.manifest.dtype]:
         raise BundleError(

@@ -36,10 +36,11 @@ class OrtBackend:
             import onnxruntime
         except ImportError as error:
             raise MissingExtra("onnxruntime", "cpu", "running a bundle") from error
-        if threads is not None and threads < 1:
-            raise UsageError(f"--threads is {threads}, expected 1 or more")
+        cores = len(os.sched_getaffinity(0))
+        if threads is not None and not 1 <= threads <= 4 * cores:  # every graph has threads of its own
+            raise UsageError(f"--threads is {threads}, expected 1..{4 * cores} on {cores} cores")
         self._ort: Any = onnxruntime
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or cores
 
     def session(self, graph: Graph, path: Path) -> Session:
         """Load a graph; its weights are read from the file beside it and laid out for this CPU."""

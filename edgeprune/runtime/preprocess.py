@@ -27,6 +27,9 @@ SMALLEST_EDGE = 2
 
 _FILTERS_LOCK = threading.Lock()  # warning filters are one list per process: threads must take turns
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+"""What is opened. Pillow knows more; some of those start other programs (EPS)."""
+
 
 def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
     """Open a picture upright and in RGB.
@@ -48,7 +51,8 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
         if isinstance(source, Image.Image):
             image = _upright_rgb(source)
         else:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source)) as opened:
+            file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+            with Image.open(file, formats=FORMATS) as opened:
                 image = _upright_rgb(opened)
     if min(image.size) < SMALLEST_EDGE:
         raise ImageError(
@@ -177,7 +181,7 @@ def _mapped_errors(name: str) -> Iterator[None]:
     except PermissionError as error:
         raise ImageError(f"{name} may not be read: check its permissions") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture in a format Pillow reads") from error
+        raise ImageError(f"{name} is not a picture in a format read here ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels, refused as a decompression bomb: "

@@ -96,6 +96,8 @@ class VLM:
         sampling: Sampling | None = None,
     ) -> Stream:
         """Ask about one picture and get the answer piece by piece; arguments as for ``generate``."""
+        if isinstance(images, str):
+            images = [images]
         if len(images) != 1:
             raise UsageError(f"got {len(images)} images, expected 1; generate_batch asks one question of several")
         return Stream(self._request(question, images, keep, method, max_new_tokens, sampling))
@@ -110,8 +112,8 @@ class VLM:
         sampling: Sampling | None = None,
     ) -> list[Answer]:
         """Ask the same question about several pictures at once; one answer per picture, in their order."""
-        if not images:
-            raise UsageError("got no images, expected at least 1")
+        if not images or isinstance(images, str):
+            raise UsageError(f"got images={images!r}, expected a list of at least 1")
         request = self._request(question, images, keep, method, max_new_tokens, sampling)
         for _ in request.generation:
             pass
@@ -230,7 +232,7 @@ class _Request:
             text=self.vlm.prompt.tokenizer.decode(list(ids), skip_special_tokens=True),
             finish_reason=reason,
             method=self._method.name if self._method else None,
-            keep=round(average) if schedule else "all",
+            keep=schedule.asked if schedule else "all",
             visual_tokens_average=average,
             stages=tuple(_report(stage, row) for stage in self._prefill.stages),
             prompt_tokens=self._encoded.text_tokens + facts.vision.tokens,

@@ -36,7 +36,7 @@ def test_the_derived_table(keep: int, expected: list[tuple[int, int]]) -> None:
     schedule = make_schedule("visiondrop", keep, 576, CUTS, 32)
     assert counts(schedule) == expected
     assert sum(stage.keep for stage in schedule.stages) == 4 * keep
-    assert schedule.average == keep
+    assert schedule.average == schedule.asked == keep
 
 
 def test_the_decay_of_four_equal_stages() -> None:
@@ -100,4 +100,4 @@ def test_too_few_tokens_for_any_budget() -> None:
 
 def test_stage_layers() -> None:
     assert stage_layers((5, 11, 16), 22) == (5, 6, 5, 6)
-    assert Schedule((Stage("vision", 10, 2, 5), Stage(5, 4, 1, 6))).average == pytest.approx((50 + 24) / 11)
+    assert Schedule((Stage("vision", 10, 2, 5), Stage(5, 4, 1, 6)), 7).average == pytest.approx((50 + 24) / 11)

@@ -44,7 +44,8 @@ def test_not_a_checkpoint(edgeprune: Command, tmp_path: Path) -> None:
 
 
 def test_no_such_model_suggests_a_recipe(edgeprune: Command, tmp_path: Path) -> None:
-    assert "did you mean 'llava-1.5-7b'" in refuse_export(edgeprune, "llava-1.5-7", tmp_path)
+    line = refuse_export(edgeprune, "llava-1.5-7", tmp_path)
+    assert line.endswith("no folder here and no hub id org/name; did you mean 'llava-1.5-7b'?")
 
 
 def test_unsupported_architecture(edgeprune: Command, checkpoint: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_graph_whose_data_lies_outside(edgeprune: Command, bundle_tiny: Path, 
     graph = next(graph for graph in manifest["graphs"] if graph["name"] == "project")
     graph["file"] |= {"bytes": path.stat().st_size, "sha256": store.sha256(path)}
     (root / "edgeprune.json").write_text(json.dumps(manifest))
-    assert "graph project does not load" in refuse_run(edgeprune, 1, root, photo, "what?")
+    assert "keeps weights in '../../secret'" in refuse_run(edgeprune, 1, root, photo, "what?")
 
 
 def test_not_a_bundle(edgeprune: Command, photo: Path, tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_decompression_bomb(edgeprune: Command, bundle_tiny: Path, tmp_path: Pat
     assert "bomb.png" in refuse_run(edgeprune, 1, bundle_tiny, path, "what?")
 
 
-@pytest.mark.parametrize("size", [(1, 1), (200_000, 10)])
+@pytest.mark.parametrize("size", [(1, 1), (200_000, 10)])  # this model reads 112 pixels, not 336
 def test_impossible_sizes(edgeprune: Command, bundle_tiny: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "odd.png"
     Image.new("RGB", size).save(path)
@@ -229,7 +230,7 @@ def test_budgets(edgeprune: Command, bundle_tiny: Path, photo: Path, keep: str, 
         (["--top-p", "0.5"], "--top-p has no effect at temperature 0"),
         (["--temperature", "-1"], "--temperature is -1.0"),
         (["--overlay", "kept.png"], "give --keep below all"),
-        (["--overlay", "kept.xyz", "--keep", "20"], "no picture format ends in '.xyz'"),
+        (["--overlay", "kept.xyz", "--keep", "20"], "pictures are not written as '.xyz'"),
     ],
 )
 def test_options(edgeprune: Command, bundle_tiny: Path, photo: Path, options: list[str], message: str) -> None:
@@ -244,3 +245,74 @@ def test_an_overlay_without_a_folder(edgeprune: Command, bundle_tiny: Path, phot
 
 def test_a_question_without_a_picture(edgeprune: Command, bundle_tiny: Path) -> None:
     assert "expected IMAGE... QUESTION" in refuse_run(edgeprune, 2, bundle_tiny, "what?")
+
+
+# --- words that would otherwise be ignored, and outputs that would destroy inputs
+
+
+def test_a_method_without_a_budget(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    line = refuse_run(edgeprune, 2, bundle_tiny, photo, "what?", "--method", "visiondrop")
+    assert "has no effect at --keep all" in line
+
+
+def test_an_overlay_over_its_picture(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    before = photo.read_bytes()
+    line = refuse_run(edgeprune, 2, bundle_tiny, photo, "what?", "--keep", 20, "--overlay", photo)
+    assert "would overwrite an input" in line
+    assert photo.read_bytes() == before
+
+
+def test_more_threads_than_can_help(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    assert "--threads is 5000, expected 1.." in refuse_run(edgeprune, 2, bundle_tiny, photo, "what?", "--threads", 5000)
+
+
+def test_a_picture_20000_wide_for_a_model_of_336(edgeprune: Command, bundle_demo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "banner.png"
+    Image.new("RGB", (20_000, 10)).save(path)
+    assert "20000x10" in refuse_run(edgeprune, 1, bundle_demo, path, "what?")
+
+
+def test_keys_and_schemas(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path) -> None:
+    root = copy(bundle_tiny, tmp_path)
+    manifest = json.loads((root / "edgeprune.json").read_text())
+    (root / "edgeprune.json").write_text(json.dumps(manifest | {"colour": 1}))
+    assert "unknown key 'colour'" in refuse_run(edgeprune, 1, root, photo, "what?")
+    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 99}))
+    assert "schema 99 is newer" in refuse_run(edgeprune, 1, root, photo, "what?")
+
+
+def test_paths_and_links_that_leave_the_bundle(
+    edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path
+) -> None:
+    root = copy(bundle_tiny, tmp_path)
+    shutil.move(root / "tokenizer.json", tmp_path / "tokenizer.json")
+    (root / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    assert "is a link that leaves the bundle" in refuse_run(edgeprune, 1, root, photo, "what?")
+    manifest = json.loads((root / "edgeprune.json").read_text())
+    manifest["tokenizer"]["path"] = "../tokenizer.json"
+    (root / "edgeprune.json").write_text(json.dumps(manifest))
+    assert "leaves the bundle" in refuse_run(edgeprune, 1, root, photo, "what?")
+
+
+def test_a_missing_file(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path) -> None:
+    root = copy(bundle_tiny, tmp_path)
+    (root / "embedding.npy").unlink()
+    assert "embedding.npy is missing" in refuse_run(edgeprune, 1, root, photo, "what?")
+
+
+def test_verify_asks_for_a_folder_it_cannot_know(edgeprune: Command, bundle_tiny: Path) -> None:
+    result = edgeprune("verify", bundle_tiny, "-q")
+    assert result.code == 2
+    assert "made from a folder named 'tiny'; give --model FOLDER" in result.line
+
+
+def test_a_failure_nobody_foresaw_is_one_line(
+    edgeprune: Command, bundle_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("who knows")
+
+    monkeypatch.setattr("edgeprune.bundle.store.open_bundle", fail)
+    result = edgeprune("inspect", bundle_tiny)
+    assert result.code == 1
+    assert "internal error: RuntimeError: who knows; EDGEPRUNE_TRACEBACK=1" in result.line

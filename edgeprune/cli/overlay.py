@@ -1,0 +1,61 @@
+"""Where overlays go, checked before anything runs, and how an answer becomes one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeprune.runtime.answer import Answer
+    from edgeprune.runtime.vlm import VLM
+
+
+def overlay_paths(overlay: Path, images: Sequence[str], bundle: Path) -> list[Path]:
+    """One path per image, numbered where there are several.
+
+    Raises:
+        UsageError: no picture format has that ending, or a path is one of the images or lies in the bundle.
+        OutputError: the folder is not there or cannot be written.
+    """
+    from PIL import Image
+
+    from edgeprune.errors import OutputError, UsageError
+
+    Image.init()
+    if Image.registered_extensions().get(overlay.suffix.lower()) not in {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"}:
+        raise UsageError(f"--overlay {overlay}: pictures are not written as {overlay.suffix!r}; try kept.png")
+    if not overlay.parent.is_dir():
+        raise OutputError(f"--overlay {overlay}: there is no folder {overlay.parent}")
+    if not os.access(overlay.parent, os.W_OK):
+        raise OutputError(f"--overlay {overlay}: {overlay.parent} cannot be written")
+    many = len(images) > 1
+    paths = [overlay.with_stem(f"{overlay.stem}-{i + 1}") if many else overlay for i in range(len(images))]
+    taken = {Path(image).resolve() for image in images}
+    for path in paths:
+        if path.resolve() in taken or path.resolve().is_relative_to(bundle.resolve()):
+            raise UsageError(f"--overlay {path} would overwrite an input; give another name")
+    return paths
+
+
+def write_overlay(vlm: VLM, target: Path, path: str | Path, answer: Answer) -> None:
+    """Paint what each stage kept over the picture at ``path``.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    from edgeprune.errors import OutputError
+    from edgeprune.runtime.overlay import OverlayStage, draw_overlay
+    from edgeprune.runtime.preprocess import load_image
+
+    facts = vlm.manifest
+    stages = [
+        OverlayStage("vision" if stage.cut == "vision" else f"before layer {stage.cut}", stage.kept, stage.merged)
+        for stage in answer.stages
+    ]
+    picture = draw_overlay(load_image(path), facts.image, facts.vision.grid, stages)
+    try:
+        picture.save(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
