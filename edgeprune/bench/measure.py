@@ -98,12 +98,23 @@ class ChainRunner:
             steps.append(now - last)
             last = now
         return Sample(
-            stages={"preprocess": prepared - start, **prompt_clock.seconds},
+            stages={"preprocess": prepared - start, **self._stages(prompt_clock, prefilled - prepared)},
             ttft=first - start,
             steps=tuple(steps),
-            prefill_overhead=prefilled - prepared - prompt_clock.graphs,
-            decode_overhead=(last - first - step_clock.graphs) / len(steps),
+            prefill_overhead=prefilled - prepared - sum(prompt_clock.graphs.values()),
+            decode_overhead=(last - first - sum(step_clock.graphs.values())) / len(steps),
         )
+
+    def _stages(self, clock: Clock, wall: float) -> dict[str, float]:
+        """The prompt's wall time split as eager's is: prefill is all that follows the projector, by the wall.
+
+        So it has the embedding, the decoder's cuts and the chain's own work in it, and "prune" is what pruning adds
+        before the projector.
+        """
+        stages = {"vision": clock.seconds["vision"], "project": clock.seconds["project"]}
+        if self.method is not None:
+            stages["prune"] = sum(clock.graphs[cut.graph] for cut in self.method.cuts if cut.at == "vision")
+        return {**stages, "prefill": wall - sum(stages.values())}
 
 
 @dataclass(frozen=True)

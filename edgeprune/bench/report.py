@@ -37,7 +37,8 @@ class Ceiling:
     """One stage of one variant against what this machine could do.
 
     Attributes:
-        stage: "vision", "prefill" (the decoder's graphs), "TTFT" (all graphs of the prompt) or "decode" (one step).
+        stage: "vision", "prefill" (all that follows the projector; the cuts between layers are measured, and the
+            ceiling is of the segments alone), "TTFT" (the whole prompt) or "decode" (one step).
         flops, bytes: counted, see ``cost``.
         bound: what the ceiling comes from: "FLOPs" or "bytes", whichever takes longer in most of the time.
         ceiling_ms: the shortest time at this machine's peak.
@@ -174,6 +175,23 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Something the project holds itself to: ``measured`` is ``bound`` ("at most", "at least") ``limit``, or not."""
+
+    name: str
+    bound: Literal["at most", "at least"]
+    limit: float
+    measured: float
+    reached: bool
+
+    def sentence(self) -> str:
+        """In plain words."""
+        return (
+            f"{'reached' if self.reached else 'MISSED'}: {self.name}: {self.measured:.3g} ({self.bound} {self.limit:g})"
+        )
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What every number was measured under."""
 
@@ -193,12 +211,13 @@ class Conditions:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """A whole benchmark; ``notes`` say what was not run and why."""
+    """A whole benchmark; ``targets`` are those it could judge, ``notes`` say what was not run and why."""
 
     conditions: Conditions
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...]
     memory: tuple[Memory, ...]
+    targets: tuple[Target, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> str:

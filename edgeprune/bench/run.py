@@ -25,12 +25,14 @@ from edgeprune.bench.measure import (
 from edgeprune.bench.question import make_question
 from edgeprune.bench.report import BenchReport, Conditions, Memory, Variant
 from edgeprune.bench.rss import chain_memory, eager_memory
+from edgeprune.bench.targets import judge
 from edgeprune.bench.variants import Counts, compare, make_variant
 from edgeprune.bundle.manifest import MethodEntry
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import UsageError
 from edgeprune.runtime.vlm import VLM, open_vlm
 
+_PREFILL = "prefill is all that follows the projector, by the wall, the cuts between decoder layers included"
 _NO_BF16 = "bf16: this CPU has no bf16 arithmetic, not run"
 
 
@@ -46,6 +48,7 @@ class Settings:
         memory: also measure peak memory, in processes of their own.
         progress: draw a bar on stderr.
         host_size: (edge, megabytes) of what this machine's peak is measured with.
+        eager_dtypes: what eager runs in; None is fp32, and bf16 where the CPU has it.
     """
 
     threads: int | None = None
@@ -56,6 +59,7 @@ class Settings:
     memory: bool = True
     progress: bool = True
     host_size: tuple[int, int] = (1536, 256)
+    eager_dtypes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         least = {"threads": 1, "warmup": 0, "repeats": 1, "text_tokens": 1, "new_tokens": 2}
@@ -98,6 +102,10 @@ def run_bench(
     if not keeps or len({str(keep) for keep in keeps}) != len(keeps):
         raise UsageError(f"--keep {','.join(map(str, keeps))}: expected one budget or several that differ")
     threads = settings.threads or available_cores()
+    if settings.eager_dtypes and not against:
+        raise UsageError(
+            f"--dtype {','.join(settings.eager_dtypes)} is eager's: it has no effect without --against eager"
+        )
     eager = checkpoint if against else None
     with _picture(image) as picture:
         with open_vlm(bundle, threads, check_hashes) as vlm:
@@ -105,10 +113,14 @@ def run_bench(
         # Only now: every run whose memory is measured loads a model, and those above are gone.
         memory = _memories(timed, eager, threads) if settings.memory else ()
     conditions = _conditions(timed, threads, settings)
-    notes = [_NO_BF16] if against and not timed.host.bf16 else []
+    notes = [_PREFILL]
+    if against and settings.eager_dtypes is None and not timed.host.bf16:
+        notes.append(_NO_BF16)
     if conditions.dtype != "fp32":
         notes.append(f"ceilings: this machine's peak was measured in fp32, the bundle is in {conditions.dtype}")
-    return BenchReport(conditions, timed.variants, compare(timed.variants), memory, tuple(notes))
+    comparisons = compare(timed.variants)
+    targets = judge(timed.variants, comparisons, memory)
+    return BenchReport(conditions, timed.variants, comparisons, memory, targets, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ def _time(
     task = _task(vlm, picture, settings)
     encoded = vlm.prompt.encode(task.question)
     host = measure_host(threads, edge=settings.host_size[0], megabytes=settings.host_size[1])
-    dtypes = ("fp32", "bf16") if host.bf16 else ("fp32",)
+    dtypes = _eager_dtypes(settings, host)
     eagers = [load_eager(checkpoint, dtype, threads) for dtype in dtypes] if checkpoint else []
     for eager in eagers:
         check_same_prompt(eager, task, (*encoded.before, *encoded.after), facts.vision.tokens)
@@ -175,6 +187,19 @@ def _time(
         eager_bytes={dtype: _tensor_bytes(eager) for dtype, eager in zip(dtypes, eagers, strict=False)},
         variants=tuple(variants),
     )
+
+
+def _eager_dtypes(settings: Settings, host: Host) -> tuple[str, ...]:
+    """What eager runs in.
+
+    Raises:
+        UsageError: bf16 was asked for on a CPU without it.
+    """
+    if settings.eager_dtypes is None:
+        return ("fp32", "bf16") if host.bf16 else ("fp32",)
+    if "bf16" in settings.eager_dtypes and not host.bf16:
+        raise UsageError(f"--dtype bf16: this CPU ({host.cpu}) has no bf16 arithmetic; use --dtype fp32")
+    return settings.eager_dtypes
 
 
 def _chain(vlm: VLM, keep: str | int, method: str | None) -> ChainRunner:

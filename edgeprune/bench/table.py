@@ -40,6 +40,8 @@ def render_text(report: BenchReport) -> str:
     blocks = [grid.text() for grid in grids(report)]
     if report.comparisons:
         blocks.append("\n".join(comparison.sentence() for comparison in report.comparisons))
+    if report.targets:
+        blocks.append("\n".join(target.sentence() for target in report.targets))
     blocks.append(conditions_line(report))
     if report.notes:
         blocks.append("\n".join(report.notes))
@@ -51,6 +53,8 @@ def render_markdown(report: BenchReport) -> str:
     blocks = [grid.markdown() for grid in grids(report)]
     if report.comparisons:
         blocks.append("\n".join(f"- {comparison.sentence()}" for comparison in report.comparisons))
+    if report.targets:
+        blocks.append("\n".join(f"- {target.sentence()}" for target in report.targets))
     blocks.append(f"Conditions: {conditions_line(report)}")
     blocks += report.notes
     return "\n\n".join(blocks)

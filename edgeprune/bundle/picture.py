@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+
+_COLUMNS = 88  # of text beside the rail
 
 
 def draw_chain(manifest: Manifest) -> str:
@@ -36,12 +40,12 @@ def _graph(graph: Graph, width: int, last: bool) -> list[str]:
     """A station: heavy graphs stand in the main line, prune graphs beside it, since keep=all passes them by."""
     size = _size(graph.file.bytes + (graph.data.bytes if graph.data else 0))
     mark = "  ├─◇" if graph.role == "prune" else "  ■"
-    flow = f"{_shapes(graph.inputs)} -> {_shapes(graph.outputs)}"
-    name = f"{mark} {graph.name}".ljust(width + 7)
-    lines = [f"{name}{size:>9}  {flow}"]
-    if not last:
-        lines.append("  │")
-    return lines
+    rail = "   " if last else "  │"
+    lines = [f"{mark} {graph.name}".ljust(width + 7) + f"{size:>9}"]
+    for arrow, tensors in (("   ", _shapes(graph.inputs)), ("-> ", _shapes(graph.outputs))):
+        wrapped = textwrap.wrap(tensors, _COLUMNS, break_on_hyphens=False, break_long_words=False)
+        lines += [f"{rail}     {arrow if index == 0 else '   '}{line}" for index, line in enumerate(wrapped)]
+    return lines if last else [*lines, rail]
 
 
 def _shapes(tensors: tuple[Tensor, ...]) -> str:

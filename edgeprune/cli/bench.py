@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from edgeprune.cli.options import BUNDLE, QUIET, SKIP_HASHES, THREADS, find_model, json_option
+from edgeprune.cli.options import BUNDLE, QUIET, SKIP_HASHES, THREADS, find_origin, json_option
 
 
 @click.command(name="bench")
@@ -16,6 +16,13 @@ from edgeprune.cli.options import BUNDLE, QUIET, SKIP_HASHES, THREADS, find_mode
 @click.option("--method", help="Pruning method; needed only where the bundle has several.")
 @click.option("--against", type=click.Choice(["eager"]), help="Also run Hugging Face's model in PyTorch.")
 @click.option("--model", help="Checkpoint of the eager model; default: the one the bundle names.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["fp32", "bf16"]),
+    multiple=True,
+    help="What eager runs in, may be repeated; default: fp32, and bf16 where the CPU has it.",
+)
 @click.option("--image", type=click.Path(path_type=Path), help="Picture to use; default: seeded noise.")
 @click.option("--text-tokens", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--new-tokens", type=click.IntRange(min=2), default=16, show_default=True)
@@ -32,6 +39,7 @@ def command(
     method: str | None,
     against: Literal["eager"] | None,
     model: str | None,
+    dtypes: tuple[str, ...],
     image: Path | None,
     text_tokens: int,
     new_tokens: int,
@@ -49,7 +57,10 @@ def command(
     """
     from edgeprune.bench.run import Settings, run_bench
     from edgeprune.bench.table import render_text
+    from edgeprune.errors import UsageError
 
+    if model is not None and not against:
+        raise UsageError(f"--model {model} is eager's: it has no effect without --against eager")
     checkpoint = _checkpoint(bundle, model, quiet) if against else None
     report = run_bench(
         bundle,
@@ -65,6 +76,7 @@ def command(
             text_tokens=text_tokens,
             new_tokens=new_tokens,
             memory=memory,
+            eager_dtypes=dtypes or None,
             progress=not quiet,
         ),
         check_hashes=not skip_hashes,
@@ -81,6 +93,4 @@ def _checkpoint(bundle: Path, model: str | None, quiet: bool) -> Path:
 
     require_export()
     require_eager()
-    facts = open_bundle(bundle, check_hashes=False).manifest.model
-    name = model or ("demo" if facts.id == "edgeprune/demo" else facts.id)
-    return find_model(name, facts.revision if model is None else None, quiet)[0].path
+    return find_origin(open_bundle(bundle, check_hashes=False).manifest.model, model, quiet).path

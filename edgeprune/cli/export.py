@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -86,10 +85,22 @@ def command(
             "dialect": request.dialect,
             "bytes": total,
             "seconds": round(seconds, 3),
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_rss_bytes": _peak_rss_bytes(),
             "graphs": bars.graphs,
         }
         click.echo(json.dumps(summary))
     elif not quiet:
         click.echo(f"{output}: {len(bars.graphs)} graphs, {total / 1e6:,.1f} MB, {seconds:.0f} s")
         click.echo(f'next: edgeprune run {output} IMAGE "QUESTION" --keep 64')
+
+
+def _peak_rss_bytes() -> int | None:
+    """The largest memory of this process so far; None where the system does not tell.
+
+    Not ``getrusage``: its figure starts with the parent's own peak.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))

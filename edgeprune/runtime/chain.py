@@ -50,16 +50,16 @@ class Prefill:
 
 
 class Clock:
-    """Seconds per stage of the chain, summed; ``graphs`` is the time inside graphs alone."""
+    """Seconds inside graphs: ``seconds`` per stage of the chain, ``graphs`` per graph."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.graphs = 0.0
+        self.graphs: dict[str, float] = {}
 
-    def add(self, stage: str, seconds: float) -> None:
+    def add(self, stage: str, graph: str, seconds: float) -> None:
         """Book the run of a graph."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.graphs += seconds
+        self.graphs[graph] = self.graphs.get(graph, 0.0) + seconds
 
 
 _STAGE = {"vision": "vision", "prune": "prune", "project": "project", "assemble": "prefill", "segment": "prefill"}
@@ -155,7 +155,7 @@ class Chain:
         feeds = {tensor.name: arrays[tensor.name] for tensor in graph.inputs}
         start = perf_counter()
         outputs = self._sessions[graph.name].run(feeds)
-        clock.add(stage, perf_counter() - start)
+        clock.add(stage, graph.name, perf_counter() - start)
         return outputs
 
     def _open(self, graphs: Iterable[Graph]) -> None:

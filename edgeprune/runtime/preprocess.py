@@ -27,7 +27,7 @@ SMALLEST_EDGE = 2
 
 _FILTERS_LOCK = threading.Lock()  # warning filters are one list per process: threads must take turns
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is opened. Pillow knows more; some of those start other programs (EPS)."""
 
 

@@ -13,6 +13,7 @@ from edgeprune.bench.report import (
     Spread,
     Variant,
 )
+from edgeprune.bench.targets import judge
 
 HOST = Host("Test CPU", 2, 8_000_000_000, False, 1e11, 2e10, {"python": "3.11.0", "onnxruntime": "1.30.0"})
 
@@ -61,4 +62,6 @@ def report(keep_ms: float = 100.0, all_ms: float = 460.0, eager_itl_ms: float = 
     )
     conditions = Conditions("m", "0123456789ab", "fp32", "base", "onnxruntime-cpu", 2, 60, 576, 16, 1, 5, HOST)
     notes = ("bf16: this CPU has no bf16 arithmetic, not run",)
-    return BenchReport(conditions, (every, small, eager), comparisons, memory, notes)
+    variants = (every, small, eager)
+    targets = judge(variants, comparisons, memory)
+    return BenchReport(conditions, variants, comparisons, memory, targets, notes)

@@ -72,7 +72,7 @@ def test_memory_is_of_whole_runs(measured: BenchReport, bundle_gqa: Path) -> Non
 def test_json_is_one_line_and_reads_back(measured: BenchReport) -> None:
     text = measured.to_json()
     assert "\n" not in text
-    assert set(json.loads(text)) == {"conditions", "variants", "comparisons", "memory", "notes"}
+    assert set(json.loads(text)) == {"conditions", "variants", "comparisons", "memory", "targets", "notes"}
     assert BenchReport.from_json(text) == measured
 
 
@@ -175,3 +175,29 @@ def test_bf16_and_model_are_read_from_cpuinfo() -> None:
     assert has_bf16("Features\t: fp asimd bf16 i8mm\n")
     assert not has_bf16("flags\t\t: fpu avx2\nbugs: bf16\n")
     assert cpu_model("processor: 0\nmodel name\t: Fast CPU @ 3 GHz\n") == "Fast CPU @ 3 GHz"
+
+
+def test_targets_are_judged_both_ways() -> None:
+    fast = {target.name: target for target in sample.report(keep_ms=100.0, eager_itl_ms=20.0).targets}
+    assert fast["decode of keep=all, of eager fp32's time"].measured == pytest.approx(0.85)
+    assert fast["decode of keep=all, of eager fp32's time"].reached
+    assert not fast["peak memory of run, of 1.3 x weights + 400 MB"].reached
+    slow = {target.name: target for target in sample.report(keep_ms=300.0, eager_itl_ms=10.0).targets}
+    assert not slow["decode of keep=all, of eager fp32's time"].reached
+    missed = slow["prefill speed-up of keep=64, of what FLOPs allow"]
+    assert not missed.reached
+    assert missed.sentence().startswith("MISSED: prefill speed-up of keep=64")
+
+
+@pytest.mark.parametrize("dtypes", [("fp32",), ("bf16",)])
+def test_dtypes_without_eager_are_refused(bundle_gqa: Path, dtypes: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="no effect without --against eager"):
+        run_bench(bundle_gqa, settings=Settings(eager_dtypes=dtypes))
+
+
+def test_bf16_on_a_cpu_without_it(bundle_gqa: Path, checkpoint_gqa: Path) -> None:
+    if has_bf16(Path("/proc/cpuinfo").read_text()):
+        pytest.skip("this CPU has bf16 arithmetic")
+    settings = Settings(eager_dtypes=("bf16",), host_size=(64, 1), memory=False)
+    with pytest.raises(UsageError, match="has no bf16 arithmetic"):
+        run_bench(bundle_gqa, checkpoint=checkpoint_gqa, against="eager", settings=settings)

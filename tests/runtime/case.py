@@ -97,7 +97,7 @@ def check_against_reference(case: Case, image: Image.Image, keep: int) -> None:
 
     lengths = [prompt.text_tokens + stage.keep for stage in schedule.stages]
     check_cache(found, lengths)
-    tokens = [int(token) for token in np.random.default_rng(keep).integers(3, 90, 8)]
+    tokens = [int(token) for token in np.random.default_rng(keep).integers(3, case.vlm.manifest.decoder.vocab, 8)]
     decoded = visiondrop.decode(weights, expected, tokens)
     for step, token in enumerate(tokens):
         assert [found.cache.position(index) for index in range(len(lengths))] == decoded.positions[step].tolist()
