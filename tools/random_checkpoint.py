@@ -1,6 +1,6 @@
 """Writes a checkpoint of random weights, in the layout of the LLaVA-1.5 checkpoints on the Hugging Face hub.
 
-    python tools/random_checkpoint.py --shape tiny /tmp/tiny
+    python tools/random_checkpoint.py --shape tiny DIR
 
 For tests (``tiny*``, milliseconds) and for measuring a real size without downloading it. The weights are
 seeded normals scaled by 1/sqrt(fan in), so activations stay finite in fp16; answers are noise. At most one

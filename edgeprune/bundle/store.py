@@ -292,7 +292,7 @@ def _names(error: OSError, folder: Path) -> bool:
 
 def _absolute(path: str | Path) -> Path:
     """Gives "." a name and follows no link: a destination that is a link is replaced, not what it leads to."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links
 
 
 def _free(destination: Path) -> str:
