@@ -35,8 +35,9 @@ def picture(kind: str) -> Image.Image:
 def test_pixels_and_ids(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    picture(kind).save(path, **({"exif": exif} if kind == "EXIF" else {}))
+    if kind == "EXIF":
+        exif[0x0112] = 6  # to be turned by 90 degrees
+    picture(kind).save(path, exif=exif)
     processor: Any = AutoProcessor.from_pretrained(demo.CHECKPOINT)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
