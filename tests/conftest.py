@@ -14,6 +14,7 @@ from edgeprune.bundle.manifest import Dialect, Dtype
 
 MakeCheckpoint = Callable[[str], Path]
 MakeBundle = Callable[[str, Dtype, Dialect], Path]
+MakeDemo = Callable[[Dialect], Path]
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +85,25 @@ def bundle_gqa(make_bundle: MakeBundle) -> Path:
 def bundle_gqa_fused(make_bundle: MakeBundle) -> Path:
     """``checkpoint_gqa`` in fp32 and fused operators."""
     return make_bundle("tiny-gqa", "fp32", "fused")
+
+
+@pytest.fixture(scope="session")
+def make_bundle_demo(tmp_path_factory: pytest.TempPathFactory) -> MakeDemo:
+    """Exports the model that ships, in fp16."""
+    made: dict[Dialect, Path] = {}
+
+    def make(dialect: Dialect) -> Path:
+        from edgeprune import demo
+        from edgeprune.checkpoint.source import Source
+        from edgeprune.export.bundle import Request, export_bundle
+
+        if dialect not in made:
+            path = tmp_path_factory.mktemp("bundle") / f"demo-fp16-{dialect}"
+            source = Source(demo.CHECKPOINT, "edgeprune/demo", None)
+            made[dialect] = export_bundle(Request(source, ("visiondrop",), None, "fp16", dialect), path).root
+        return made[dialect]
+
+    return make
 
 
 @pytest.fixture(scope="session")

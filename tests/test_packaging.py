@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = (".toml", ".md", ".json", ".png", ".jinja", ".safetensors")
+DATA = (".toml", ".md", ".containerfile", ".json", ".png", ".jinja", ".safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,13 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path) -> None:
     assert all(name.endswith((".py", *DATA)) for name in package)
     assert "edgeprune/recipes/export/llava-1.5-7b.toml" in names
     assert "edgeprune/recipes/engines/README.md" in names
+    assert "edgeprune/recipes/engines/orin-agx-64gb.toml" in names
     assert "edgeprune/demo/checkpoint/model.safetensors" in names
 
 
 def test_recipe_folders_hold_data_only() -> None:
     for folder in ("export", "engines"):
-        assert {path.suffix for path in (ROOT / folder).iterdir()} <= {".toml", ".md"}
+        assert {path.suffix for path in (ROOT / folder).iterdir()} <= {".toml", ".md", ".containerfile"}
 
 
 def test_the_bare_install_is_the_device_runtime(wheel: Path) -> None:
@@ -47,7 +48,7 @@ def test_the_bare_install_is_the_device_runtime(wheel: Path) -> None:
     bare = {line.split(">")[0] for line in required if "extra ==" not in line}
     assert bare == {"click", "jinja2", "numpy", "pillow", "tokenizers", "tomli"}
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert extras == {"cpu", "dev", "export", "gpu", "rtx", "tensorrt"}
+    assert extras == {"cpu", "dev", "export", "gpu", "jetson", "rtx", "tensorrt"}
 
 
 def test_the_demo_checkpoint_is_small() -> None:

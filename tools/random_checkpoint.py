@@ -84,6 +84,7 @@ class Shape:
 
 _TINY_TOWER = Tower(32, 2, 2, 64, image_size=112, patch_size=14)
 _CLIP_L_336 = Tower(1024, 24, 16, 4096, image_size=336, patch_size=14)
+_CLIP_L_336_4_LAYERS = Tower(1024, 4, 16, 4096, image_size=336, patch_size=14)
 _BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 _LLAMA3 = {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, **_BANDS}}
 
@@ -101,6 +102,7 @@ SHAPES: dict[str, Shape] = {
     "tiny-linear": _tiny(rope={"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
     "tinyllama-4-layers": Shape(_TINY_TOWER, Decoder(2048, 4, 32, 4, 5632, 2048, 512), 2046),
     "tinyllama-1.1b": Shape(_CLIP_L_336, Decoder(2048, 22, 32, 4, 5632, 32064, 2048), 32000),
+    "llava-1.5-7b-4-layers": Shape(_CLIP_L_336_4_LAYERS, Decoder(4096, 4, 32, 32, 11008, 32064, 4096), 32000),
     "llava-1.5-7b": Shape(_CLIP_L_336, Decoder(4096, 32, 32, 32, 11008, 32064, 4096), 32000),
     "llava-1.5-13b": Shape(_CLIP_L_336, Decoder(5120, 40, 40, 40, 13824, 32064, 4096), 32000),
 }

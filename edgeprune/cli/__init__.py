@@ -14,7 +14,7 @@ import click
 
 from edgeprune.errors import EdgePruneError
 
-COMMANDS = ("demo", "export", "inspect", "run", "verify", "bench", "recipes")
+COMMANDS = ("demo", "export", "inspect", "build", "run", "verify", "bench", "recipes", "targets", "doctor")
 _INTERRUPTED = 130
 
 
@@ -39,7 +39,7 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     from edgeprune import __version__
 
     click.echo(f"edgeprune {__version__}")
-    for package in ("onnxruntime", "onnxruntime-gpu", "torch", "transformers", "onnx"):
+    for package in ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch", "transformers", "onnx"):
         try:
             click.echo(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
@@ -58,6 +58,7 @@ def cli() -> None:
     edgeprune demo                                              see it work in a minute
     edgeprune export llava-1.5-7b --method visiondrop -o b/     host: checkpoint to ONNX bundle
     edgeprune run b/ photo.jpg "What is on the table?" --keep 64
+    edgeprune build b/ --target orin-agx-64gb                   device: graphs to TensorRT engines
     """
 
 

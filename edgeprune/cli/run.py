@@ -13,6 +13,8 @@ from edgeprune.cli.overlay import overlay_paths, write_overlay
 
 if TYPE_CHECKING:
     from edgeprune.runtime.answer import Answer
+    from edgeprune.runtime.backends import BackendName
+    from edgeprune.runtime.ort import Provider
     from edgeprune.runtime.sampling import Sampling
     from edgeprune.runtime.vlm import VLM
 
@@ -28,6 +30,21 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=int, default=0, show_default=True, help="0 is off.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of what each stage kept.")
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="tensorrt runs the plans that `edgeprune build` made.",
+)
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), help="Of ONNX Runtime; default: cpu.")
+@click.option("--target", metavar="NAME[@STACK]", help="Which plans, where the bundle has several.")
+@click.option(
+    "--trust-plans",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Run the plans in FOLDER though they were built on another machine; they are native code.",
+)
 @THREADS
 @SKIP_HASHES
 @json_option("the answer")
@@ -42,12 +59,17 @@ def command(
     top_k: int,
     seed: int | None,
     overlay: Path | None,
+    backend: BackendName,
+    provider: Provider | None,
+    target: str | None,
+    trust_plans: Path | None,
     threads: int | None,
     skip_hashes: bool,
     as_json: bool,
 ) -> None:
     """Ask QUESTION about one IMAGE, or about each of several in one batch."""
     from edgeprune.errors import UsageError
+    from edgeprune.runtime.backends import BackendChoice
     from edgeprune.runtime.preprocess import load_image
     from edgeprune.runtime.sampling import Sampling
     from edgeprune.runtime.vlm import open_vlm
@@ -58,10 +80,11 @@ def command(
     if "" in paths:
         raise UsageError("got an empty image path, expected IMAGE... QUESTION")
     sampling = Sampling(temperature, top_p, top_k, seed)
-    targets = overlay_paths(overlay, paths, bundle) if overlay else []
+    choice = BackendChoice(backend, provider, target, trust_plans, threads)
+    places = overlay_paths(overlay, paths, bundle) if overlay else []
     for path in paths:
         load_image(path)  # a picture that cannot be used is told before gigabytes are loaded
-    with open_vlm(bundle, threads, not skip_hashes) as vlm:
+    with open_vlm(bundle, None, not skip_hashes, choice) as vlm:
         unpruned = vlm.plan(keep, method)[1] is None
         if overlay is not None and unpruned:
             raise UsageError("--overlay shows what pruning kept: give --keep below all")
@@ -71,8 +94,8 @@ def command(
             answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling)]
         else:
             answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling)
-        for target, path, answer in zip(targets, paths, answers, strict=False):
-            write_overlay(vlm, target, path, answer)
+        for place, path, answer in zip(places, paths, answers, strict=False):
+            write_overlay(vlm, place, path, answer)
         _print(answers, paths, as_json)
 
 

@@ -67,9 +67,13 @@ class Rows:
         return rotated
 
     def last(self) -> Rows:
-        """The same for the last row alone."""
+        """The same for the last row alone.
+
+        An index and a new axis, not a slice: TensorRT cannot tell while it parses that a slice has one row.
+        """
         cos, sin = self.angles
-        return Rows(self.position_ids[:, -1:], self.mask[-1:], (cos[..., -1:, :], sin[..., -1:, :]), self.rotary)
+        angles = (cos[..., -1, None, :], sin[..., -1, None, :])
+        return Rows(self.position_ids[:, -1, None], self.mask[-1, None], angles, self.rotary)
 
 
 class Attention(nn.Module):
@@ -98,8 +102,11 @@ class Attention(nn.Module):
         return attended
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
-        """Map [B, S, heads * d] to [B, heads, S, d]."""
-        return x.reshape(x.shape[0], x.shape[1], -1, self.head_dim).transpose(1, 2)
+        """Map [B, S, heads * d] to [B, heads, S, d].
+
+        The heads are counted here: left to a -1, TensorRT bounds them by the least batch, and its scratch with them.
+        """
+        return x.reshape(x.shape[0], x.shape[1], x.shape[2] // self.head_dim, self.head_dim).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -144,7 +151,7 @@ class Layer(nn.Module):
         x = self.input_layernorm(hidden)
         key, value = self.self_attn.cache(x, past, rows)
         if last_only:
-            x, hidden, rows = x[:, -1:], hidden[:, -1:], rows.last()
+            x, hidden, rows = x[:, -1, None], hidden[:, -1, None], rows.last()
         hidden = hidden + self.self_attn(x, key, value, rows)
         return hidden + self.mlp(self.post_attention_layernorm(hidden)), key, value
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeprune.errors import RecipeError
 
 KINDS = ("export", "engines")
+_NOUNS = {"export": "recipe", "engines": "target"}
 
 
 def folder(kind: str) -> Path:
@@ -37,12 +38,12 @@ def find(kind: str, name_or_path: str) -> Path:
     if name_or_path.endswith(".toml") or Path(name_or_path).name != name_or_path:
         path = Path(name_or_path).expanduser()
         if not path.is_file():
-            raise RecipeError(f"no recipe file {name_or_path!r}")
+            raise RecipeError(f"no {_NOUNS[kind]} file {name_or_path!r}")
         return path
     known = names(kind)
     if name_or_path not in known:
         raise RecipeError(
-            f"no recipe {name_or_path!r} in {folder(kind)}; known: {', '.join(known) or 'none'}"
+            f"no {_NOUNS[kind]} {name_or_path!r} in {folder(kind)}; known: {', '.join(known) or 'none'}"
             f"{suggestion(name_or_path, known)}"
         )
     return folder(kind) / f"{name_or_path}.toml"

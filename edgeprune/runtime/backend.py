@@ -55,4 +55,18 @@ class Backend(Protocol):
         """Hand a numpy array over; it must not be written to afterwards."""
 
     def numpy(self, array: Array) -> NDArray[Any]:
-        """Copy an array to the host."""
+        """Copy an array to the host; waits for the work that makes it.
+
+        Raises:
+            BackendError: that work failed.
+        """
+
+    def wait(self) -> None:
+        """Wait for all work, where ``run`` returns before it is done.
+
+        Raises:
+            BackendError: it failed.
+        """
+
+    def close(self) -> None:
+        """Free sessions and arrays; nothing can be run afterwards. May be called again."""

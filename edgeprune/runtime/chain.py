@@ -108,30 +108,55 @@ class Chain:
         Raises:
             BackendError: a graph failed.
         """
-        rows = pixel_values.shape[0]
         run = _Run(self, method, schedule, clock)
         run.arrays["pixel_values"] = self._real(pixel_values)
         run.graph(self.manifest.by_role("vision")[0])
-        visual = np.tile(np.arange(self.manifest.vision.tokens), (rows, 1))
-        visual = run.cut("vision", visual)
+        origin = np.tile(np.arange(self.manifest.vision.tokens), (pixel_values.shape[0], 1))
+        origin = run.cut("vision", origin)
         run.graph(self.manifest.by_role("project")[0])
+        return self._read(run, origin, before, after)
+
+    def prefill_rows(
+        self,
+        visual: NDArray[Any],
+        before: Sequence[int],
+        after: Sequence[int],
+        method: MethodEntry | None,
+        schedule: Schedule | None,
+        clock: Clock,
+    ) -> Prefill:
+        """Run a prompt whose visual rows are there already; as ``prefill`` from the projector on.
+
+        Args:
+            visual: [B, V, D] projected rows; with a schedule, as many as its first stage leaves.
+            before, after, method, schedule, clock: as for ``prefill``.
+
+        Raises:
+            BackendError: a graph failed.
+        """
+        run = _Run(self, method, schedule, clock)
+        run.arrays["visual"] = self._real(visual)
+        return self._read(run, np.tile(np.arange(visual.shape[1]), (visual.shape[0], 1)), before, after)
+
+    def _read(self, run: _Run, origin: NDArray[np.int64], before: Sequence[int], after: Sequence[int]) -> Prefill:
+        """The decoder's part of a prompt; ``origin`` [B, V] are the patches that the projected rows came from."""
+        rows = origin.shape[0]
         run.arrays["before"] = self._embed([before] * rows)
         run.arrays["after"] = self._embed([after] * rows)
         run.graph(self.manifest.by_role("assemble")[0])
-
         text = len(before) + len(after)
-        prompt = text + visual.shape[1]
+        prompt = text + origin.shape[1]
         run.arrays["position_ids"] = self.backend.array(np.tile(np.arange(prompt), (rows, 1)))
         run.scalar("span_start", len(before))
         caches = []
         for segment in self.manifest.by_role("segment"):
             assert segment.layers is not None  # the manifest checked it
-            visual = run.cut(segment.layers[0], visual)
+            origin = run.cut(segment.layers[0], origin)
             cache = self._empty_cache(segment, rows)
             run.arrays.update(cache.arrays)
-            cache.grow(run.graph(segment), text + visual.shape[1])
+            cache.grow(run.graph(segment), text + origin.shape[1])
             caches.append(cache)
-        repack = method is None or method.positions == "repack"
+        repack = run.method is None or run.method.positions == "repack"
         logits = self.backend.numpy(run.arrays["logits"])[:, 0]
         return Prefill(logits, Cache(caches, prompt, 0, repack), tuple(run.stages))
 
@@ -148,13 +173,21 @@ class Chain:
             own.grow(outputs, 1)
             hidden = outputs.get("hidden_out")
         cache.generated += 1
-        return self.backend.numpy(outputs["logits"])[:, 0]
+        start = perf_counter()
+        logits = self.backend.numpy(outputs["logits"])[:, 0]
+        clock.add("decode", segment.name, perf_counter() - start)  # on a GPU all segments are waited for here
+        return logits
 
     def run_graph(self, graph: Graph, arrays: dict[str, Array], clock: Clock, stage: str) -> dict[str, Array]:
-        """Run one graph on the arrays of its inputs' names."""
+        """Run one graph on the arrays of its inputs' names.
+
+        Waits for it, so that its time is its own; but not while decoding, where one step's graphs overlap.
+        """
         feeds = {tensor.name: arrays[tensor.name] for tensor in graph.inputs}
         start = perf_counter()
         outputs = self._sessions[graph.name].run(feeds)
+        if stage != "decode":
+            self.backend.wait()
         clock.add(stage, graph.name, perf_counter() - start)
         return outputs
 
@@ -183,7 +216,7 @@ class _Run:
     """The named arrays of one prompt on their way through the chain."""
 
     def __init__(self, chain: Chain, method: MethodEntry | None, schedule: Schedule | None, clock: Clock) -> None:
-        self.chain, self.clock = chain, clock
+        self.chain, self.clock, self.method = chain, clock, method
         self.arrays: dict[str, Array] = {}
         self.stages: list[StageResult] = []
         self._graphs = {cut.at: cut.graph for cut in method.cuts} if method else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -17,9 +18,9 @@ from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.errors import UsageError
 from edgeprune.runtime.answer import Answer, StageReport
 from edgeprune.runtime.backend import Backend
+from edgeprune.runtime.backends import BackendChoice, open_backend
 from edgeprune.runtime.chain import Chain, Clock, Prefill, StageResult
 from edgeprune.runtime.generation import Generation
-from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.preprocess import batch, load_image
 from edgeprune.runtime.prompt import EncodedPrompt, Prompt, TextStream
 from edgeprune.runtime.sampling import Sampler, Sampling
@@ -56,6 +57,7 @@ class VLM:
     def close(self) -> None:
         """Free the graphs and their memory."""
         self.chain.close()
+        self.backend.close()
 
     def generate(
         self,
@@ -258,19 +260,31 @@ def _report(stage: StageResult, row: int) -> StageReport:
 
 
 def open_vlm(
-    bundle: str | Path, threads: int | None = None, check_hashes: bool = True, backend: Backend | None = None
+    bundle: str | Path,
+    threads: int | None = None,
+    check_hashes: bool = True,
+    backend: BackendChoice | Backend | None = None,
 ) -> VLM:
     """Open a bundle.
 
     Args:
         bundle: its folder.
-        threads: threads per operator; None means one per core.
+        threads: threads per operator of ONNX Runtime on the CPU; None means one per core.
         check_hashes: compare every file with its recorded hash first.
-        backend: what runs the graphs; None is ONNX Runtime on the CPU.
+        backend: what runs the graphs, chosen or already open; None is ONNX Runtime on the CPU.
 
     Raises:
         BundleError: it is no bundle, or a damaged one.
+        UsageError: ``threads`` beside an open backend.
+        BackendError: the backend cannot run here.
         MissingExtra: the backend is not installed.
     """
-    opened = open_bundle(bundle, check_hashes)
-    return VLM(opened, backend or OrtBackend(threads))
+    if backend is None or isinstance(backend, BackendChoice):
+        choice = backend or BackendChoice()
+        if threads is not None:
+            choice = replace(choice, threads=threads)
+        opened = open_bundle(bundle, check_hashes)
+        return VLM(opened, open_backend(opened, choice))
+    if threads is not None:
+        raise UsageError(f"threads={threads} has no effect on a backend that is open already")
+    return VLM(open_bundle(bundle, check_hashes), backend)

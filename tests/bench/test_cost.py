@@ -49,6 +49,12 @@ class CountingBackend:
         result: NDArray[Any] = array
         return result
 
+    def wait(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
 
 class CountingSession:
     """A graph whose matrix products' operands are outputs too."""

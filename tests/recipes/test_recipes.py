@@ -30,7 +30,7 @@ def test_recipe_folders_hold_data_only() -> None:
     for kind in find.KINDS:
         files = {path.name for path in find.folder(kind).iterdir()}
         assert "README.md" in files
-        assert all(name == "README.md" or name.endswith(".toml") for name in files)
+        assert all(name == "README.md" or name.endswith((".toml", ".containerfile")) for name in files)
 
 
 def test_the_readme_names_every_key() -> None:

@@ -1,0 +1,102 @@
+"""``python -m edgeprune.doctor.probe WHAT``: imports one library and says in one line of JSON how that went.
+
+It runs in a process of its own, because a library that is broken may take its process along. It judges nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgeprune.doctor.command import Output
+from edgeprune.errors import BackendError
+from edgeprune.runtime.library import MODULES, open_library
+
+KINDS = ("onnxruntime", "tensorrt", "tensorrt-rtx", "cuda")
+
+
+def parse(output: Output | None) -> dict[str, Any]:
+    """What a probe said; where it said nothing, ``{"installed": True, "problem": why}``."""
+    if output is None:
+        return {"installed": False}
+    lines = output.text.splitlines()
+    try:
+        told = json.loads(lines[-1]) if output.code == 0 and lines else None
+    except ValueError:  # a library wrote over the line
+        told = None
+    return told if isinstance(told, dict) else {"installed": True, "problem": output.complaint or "no answer"}
+
+
+def _onnxruntime() -> dict[str, Any]:
+    if find_spec("onnxruntime") is None:
+        return {"installed": False}
+    try:
+        import onnxruntime
+
+        place = str(Path(onnxruntime.__file__).parent)
+        providers = list(onnxruntime.get_available_providers())
+        return {"installed": True, "version": onnxruntime.__version__, "place": place, "providers": providers}
+    except Exception as error:  # a folder that two packages wrote to fails in any way
+        return {"installed": True, "problem": _line(error)}
+
+
+def _tensorrt(flavour: str) -> dict[str, Any]:
+    (known,) = (name for name in MODULES if name == flavour)
+    spec = find_spec(MODULES[known])
+    if spec is None:
+        return {"installed": False}
+    place = str(Path(spec.origin).parent) if spec.origin else None
+    try:
+        version = open_library(known).version
+    except BackendError as error:
+        return {"installed": True, "place": place, "problem": _line(error.__cause__ or error)}
+    return {"installed": True, "place": place, "version": list(version)}
+
+
+def _cuda() -> dict[str, Any]:
+    try:
+        runtime = import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "cuda"
+        return {"installed": False} if missing else {"installed": True, "problem": _line(error)}
+    told: dict[str, Any] = {"installed": True, "gpus": []}
+    try:
+        told["runtime"] = int(_checked(runtime.cudaRuntimeGetVersion()))
+        told["driver"] = int(_checked(runtime.cudaDriverGetVersion()))
+        for index in range(int(_checked(runtime.cudaGetDeviceCount()))):
+            told["gpus"].append(_gpu(runtime, index))
+    except Exception as error:  # without a driver some versions raise where others return a code
+        told["problem"] = _line(error)
+    return told
+
+
+def _gpu(runtime: Any, index: int) -> dict[str, Any]:
+    facts = _checked(runtime.cudaGetDeviceProperties(index))
+    name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
+    return {
+        "name": name.strip("\0 "),
+        "capability": f"{facts.major}.{facts.minor}",
+        "memory_bytes": int(facts.totalGlobalMem),
+        "bus": f"{facts.pciDomainID:08x}:{facts.pciBusID:02x}:{facts.pciDeviceID:02x}.0",
+    }
+
+
+def _checked(result: Any) -> Any:
+    code, *values = result
+    if int(code) != 0:
+        raise RuntimeError(getattr(code, "name", str(code)))
+    return values[0]
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    found = _onnxruntime() if what == "onnxruntime" else _cuda() if what == "cuda" else _tensorrt(what)
+    print("\n" + json.dumps(found))

@@ -1,0 +1,1 @@
+"""ONNX graphs to TensorRT plans: lint, profiles, memory, build."""

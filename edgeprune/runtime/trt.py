@@ -1,0 +1,114 @@
+"""TensorRT 10.3 to 11 and TensorRT-RTX on one GPU: the plans of a build, chained on one stream.
+
+Arrays stay on the GPU from pixels to logits; the host waits only where it reads one. So the time that ``run`` of a
+session takes is the time to enqueue it: what is to be timed alone must be followed by ``wait``. Which plan may be
+loaded is decided in ``plan``, how it runs in ``engine``, and where arrays live in ``memory``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgeprune.bundle.build import Build
+from edgeprune.bundle.manifest import Graph
+from edgeprune.errors import BackendError
+from edgeprune.runtime.backend import Array, Session
+from edgeprune.runtime.cuda import Cuda
+from edgeprune.runtime.engine import Engine, Scratch, Shared
+from edgeprune.runtime.library import EXTRAS, Library
+from edgeprune.runtime.logger import Messages, make_logger
+from edgeprune.runtime.memory import Memory
+from edgeprune.runtime.plan import Plans
+
+
+class TrtBackend:
+    """Runs the plans of one build.
+
+    Args:
+        build: what ``build.json`` says.
+        folder: where it and the plans lie.
+        library: the TensorRT that built them.
+        trust: run plans that were not built on this machine, too; they are native code.
+        cuda: the GPU, which the backend closes with itself; None is the first one.
+
+    Raises:
+        MissingExtra: cuda-python is not installed.
+        BackendError: there is no GPU, or the plans are for another GPU, platform or TensorRT.
+    """
+
+    def __init__(
+        self, build: Build, folder: Path, library: Library, trust: bool = False, cuda: Cuda | None = None
+    ) -> None:
+        cuda = cuda or Cuda(extra=EXTRAS[library.flavour])
+        try:
+            self._plans = Plans(build, folder, library, cuda.device, trust)
+        except BackendError:
+            cuda.close()
+            raise
+        memory, messages = Memory(cuda), Messages()
+        self._shared = Shared(library, cuda, memory, Scratch(memory.device), messages, self._plans.again)
+        self._logger = make_logger(library, messages)  # the runtime keeps no reference to it
+        library.module.init_libnvinfer_plugins(self._logger, "")  # some ONNX operators are plugins in 10.x
+        self._runtime: Any = library.module.Runtime(self._logger)
+        self._engines: list[Engine] = []
+
+    @property
+    def name(self) -> str:
+        """For reports: "tensorrt 10.3.0 (orin-agx-64gb)"."""
+        return f"{self._shared.library.name} ({self._plans.build.target})"
+
+    def session(self, graph: Graph, path: Path) -> Session:
+        """Load the plan of a graph; the graph's own file at ``path`` is not read.
+
+        Raises:
+            BackendError: there is no plan, it must not be loaded, or TensorRT does not load it.
+        """
+        if self._runtime is None:
+            raise BackendError("the backend is closed; open the bundle again")
+        plan = self._plans.find(graph)
+        self._shared.messages.clear()
+        with self._plans.read(plan) as content:
+            engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            reason = self._shared.messages.first_error or "TensorRT gives no reason"
+            raise BackendError(f"the plan of graph {graph.name} does not load in {self._shared.library.name}: {reason}")
+        loaded = Engine(self._shared, graph, plan, engine)
+        self._engines.append(loaded)
+        return loaded
+
+    def array(self, value: NDArray[Any]) -> Array:
+        """Copy a numpy array to the GPU."""
+        return self._shared.memory.array(value)
+
+    def numpy(self, array: Array) -> NDArray[Any]:
+        """Copy an array to the host; waits for all work before it.
+
+        Raises:
+            BackendError: that work failed.
+        """
+        return self._shared.memory.numpy(array)
+
+    def wait(self) -> None:
+        """Wait for all work.
+
+        Raises:
+            BackendError: it failed.
+        """
+        self._shared.memory.wait()
+
+    def close(self) -> None:
+        """Free engines, memory and stream; arrays that are left are worthless. May be called again."""
+        if self._runtime is None:
+            return
+        self._runtime = None
+        try:
+            self._shared.memory.wait()  # nothing that runs may lose its engine
+        except BackendError:  # told where its result was read; a GPU context that crashed frees nothing any more
+            return
+        while self._engines:
+            self._engines.pop().close()
+        self._shared.memory.close()
+        self._shared.cuda.close()

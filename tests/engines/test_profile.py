@@ -1,0 +1,78 @@
+"""Profiles: every input has bounds, they belong together at each of the three points, and the target's ranges show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeprune.bundle.build import Bounds
+from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+from edgeprune.bundle.store import open_bundle
+from edgeprune.engines.profile import fit_shapes, make_profile
+from edgeprune.errors import BundleError
+from edgeprune.recipes.target import Range, Shapes
+
+SHAPES = Shapes(batch=Range(1, 2, 4), text=Range(2, 60, 500), kept=Range(1, 20, 40), context=512)
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle_tiny: Path) -> Manifest:
+    return open_bundle(bundle_tiny).manifest
+
+
+def bounds(manifest: Manifest, graph: str, shapes: Shapes = SHAPES) -> dict[str, Bounds]:
+    return {bound.name: bound for bound in make_profile(manifest.graph(graph), manifest, shapes)}
+
+
+def test_a_segment_takes_one_row_after_a_full_cache_and_a_whole_prompt_after_none(manifest: Manifest) -> None:
+    found = bounds(manifest, "segment_0_1")
+    assert (found["hidden"].least, found["hidden"].usual, found["hidden"].most) == (
+        (1, 1, 32),
+        (2, 80, 32),
+        (4, 512, 32),
+    )
+    assert found["position_ids"].most == (4, 512)
+    assert (found["past_key_0"].least, found["past_key_0"].most) == ((1, 2, 0, 16), (4, 2, 511, 16))
+
+
+def test_a_cut_holds_at_least_the_rows_it_prunes_at_every_point(manifest: Manifest) -> None:
+    found = bounds(manifest, "prune_visiondrop_1")
+    for point in ("least", "usual", "most"):
+        start, length, keep, merge = (
+            getattr(found[name], point)[0] for name in ("span_start", "span_length", "keep", "merge")
+        )
+        assert getattr(found["hidden"], point)[1] >= start + length
+        assert merge < keep <= length or point == "least"
+    assert found["keep"].kind == found["span_start"].kind == "values"
+    assert found["keep"].most == (40,)
+
+
+def test_the_encoders_stage_keeps_no_more_than_one_picture_has(manifest: Manifest) -> None:
+    wide = replace(SHAPES, kept=Range(1, 500, 2880), context=4096)
+    assert bounds(manifest, "prune_visiondrop_vision", wide)["keep"].most == (64,)
+    assert bounds(manifest, "prune_visiondrop_1", wide)["keep"].most == (2880,)
+
+
+def test_ranges_are_no_wider_than_the_model_needs(manifest: Manifest) -> None:
+    fitted = fit_shapes(Shapes(text=Range(2, 64, 5000), kept=Range(1, 192, 2880), context=8000), manifest)
+    assert fitted.kept == Range(1, 64, 64)
+    assert fitted.context == manifest.decoder.context == 512
+    assert fitted.text.most == 511
+    assert fit_shapes(fitted, manifest) == fitted
+
+
+def test_text_may_be_missing_before_or_after_the_picture(manifest: Manifest) -> None:
+    found = bounds(manifest, "assemble")
+    assert found["before"].least[1] == found["after"].least[1] == 0
+    assert found["visual"].least[1] == 1
+
+
+def test_an_axis_that_the_specification_does_not_name(manifest: Manifest) -> None:
+    graph = Graph("odd", "prune", manifest.graphs[0].file, None, None, (Tensor("x", "fp32", ("B", "Q")),), ())
+    with pytest.raises(BundleError, match="no range is known for axis 'Q' of 'x'; known: B, K, a, t, S, P"):
+        make_profile(graph, manifest, SHAPES)
+    graph = replace(graph, inputs=(Tensor("x", "int64", ()),))
+    with pytest.raises(BundleError, match="no range is known for scalar 'x'; known: span_start"):
+        make_profile(graph, manifest, SHAPES)
