@@ -61,6 +61,10 @@ class Backend(Protocol):
             BackendError: that work failed.
         """
 
+    @property
+    def free_bytes(self) -> int | None:
+        """Bytes the device has left for arrays; None where they live in the host's memory."""
+
     def wait(self) -> None:
         """Wait for all work, where ``run`` returns before it is done.
 

@@ -84,6 +84,12 @@ class Pool:
         self._peak = max(self._peak, self._used)
         return Buffer(self, pointer, size)
 
+    @property
+    def idle(self) -> int:
+        """Bytes that are not in use."""
+        self._collect()
+        return sum(size * len(idle) for size, idle in self._idle.items())
+
     def give(self, pointer: int, size: int) -> None:
         """Take a buffer back; the garbage collector may call this in the middle of anything."""
         self._returned.append((pointer, size))

@@ -95,6 +95,11 @@ class OrtBackend:
         value: NDArray[Any] = array.numpy()
         return value
 
+    @property
+    def free_bytes(self) -> int | None:
+        """Not known: ONNX Runtime's arena does not tell what of its memory is free."""
+        return None
+
     def wait(self) -> None:
         """Nothing to wait for: a session returns when it is done."""
 

@@ -22,6 +22,7 @@ from edgeprune.runtime.library import EXTRAS, Library
 from edgeprune.runtime.logger import Messages, make_logger
 from edgeprune.runtime.memory import Memory
 from edgeprune.runtime.plan import Plans
+from edgeprune.runtime.room import check_plans
 
 
 class TrtBackend:
@@ -45,6 +46,7 @@ class TrtBackend:
         cuda = cuda or Cuda(extra=EXTRAS[library.flavour])
         try:
             self._plans = Plans(build, folder, library, cuda.device, trust)
+            check_plans(build, cuda.memory()[0])
         except BackendError:
             cuda.close()
             raise
@@ -90,6 +92,11 @@ class TrtBackend:
             BackendError: that work failed.
         """
         return self._shared.memory.numpy(array)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the GPU that are free, or idle in the pool."""
+        return self._shared.cuda.memory()[0] + self._shared.memory.device.idle
 
     def wait(self) -> None:
         """Wait for all work.

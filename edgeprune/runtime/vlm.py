@@ -23,6 +23,7 @@ from edgeprune.runtime.chain import Chain, Clock, Prefill, StageResult
 from edgeprune.runtime.generation import Generation
 from edgeprune.runtime.preprocess import batch, load_image
 from edgeprune.runtime.prompt import EncodedPrompt, Prompt, TextStream
+from edgeprune.runtime.room import check_request
 from edgeprune.runtime.sampling import Sampler, Sampling
 
 ImageSource = str | Path | Image.Image
@@ -158,6 +159,8 @@ class VLM:
         self.prompt.check_length(encoded.text_tokens, rows, 1)
         if entry is not None:
             self.chain.open_method(entry)
+        longest = min(encoded.text_tokens + max_new_tokens, self.manifest.decoder.context)
+        check_request(self.manifest, entry, schedule, longest, len(images), self.backend.free_bytes)
         return _Request(self, encoded, images, entry, schedule, max_new_tokens, sampling or Sampling())
 
 

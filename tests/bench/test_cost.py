@@ -49,6 +49,8 @@ class CountingBackend:
         result: NDArray[Any] = array
         return result
 
+    free_bytes = None
+
     def wait(self) -> None:
         pass
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgeprune.bundle.build import SCHEMA, Bounds, Build, Output, Plan
 from edgeprune.bundle.manifest import Graph
@@ -28,6 +29,7 @@ from edgeprune.runtime.library import Library, open_library
 from edgeprune.runtime.memory import LEAST, Memory, Pool, size_class
 from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.plan import this_platform
+from edgeprune.runtime.room import cache_bytes
 from edgeprune.runtime.trt import TrtBackend
 from edgeprune.runtime.vlm import VLM
 from tests.runtime.case import Case, picture
@@ -800,3 +802,19 @@ def test_the_simulated_device_refuses_misuse(machine: Machine) -> None:
     cuda.close()
     with pytest.raises(BackendError, match="cudaErrorInvalidResourceHandle"):
         cuda.synchronize()
+
+
+def test_a_gpu_too_small_for_the_plans_says_so_before_any_is_loaded(machine: Machine) -> None:
+    machine.device.total = sum(plan.file.bytes for plan in machine.build.plans) - 1
+    with pytest.raises(BackendError, match=r"the plans of orin-agx-64gb@jetpack-6.2 take .* free; .*--dtype fp16"):
+        machine.backend()
+    assert machine.device.live["device"] == 0
+
+
+def test_a_gpu_too_small_for_a_request_names_the_budget_that_fits(bundle: Bundle, machine: Machine) -> None:
+    backend = machine.backend()
+    with VLM(bundle, backend) as vlm:
+        whole = cache_bytes(bundle.manifest, None, 40)
+        machine.device.total = machine.device.live["device"] + whole * 9 // 10
+        with pytest.raises(BackendError, match=r"the cache of --keep all .* free; --keep \d+ would fit"):
+            vlm.generate("what?", [Image.new("RGB", (40, 40))], max_new_tokens=40)
