@@ -1,52 +1,67 @@
-"""Random tiny checkpoints and the bundles exported from them, each made once per session when first asked for.
+"""Random tiny checkpoints and the bundles exported from them, each made once when first asked for.
 
 A bundle takes half a minute to export: tests share these, and copy one before they change anything in it.
+Test processes that run side by side share them, too.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from edgeprune.bundle.manifest import Dialect, Dtype
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side, one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 MakeCheckpoint = Callable[[str], Path]
 MakeBundle = Callable[[str, Dtype, Dialect], Path]
-MakeDemo = Callable[[Dialect], Path]
+MakeDemo = Callable[[Dtype, Dialect], Path]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """Writes a checkpoint of a shape in ``tools/random_checkpoint.py``, fp32, and gives its folder."""
-    made: dict[str, Path] = {}
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Gives the folder of a name, made by the first of all test processes that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
-    def make(shape: str) -> Path:
-        from tools.random_checkpoint import write_checkpoint
-
-        if shape not in made:
-            made[shape] = write_checkpoint(shape, tmp_path_factory.mktemp("checkpoint") / shape)
-        return made[shape]
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        folder = shared / "made" / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                work = folder.with_name(f"{folder.name}.partial")
+                write(work)
+                work.rename(folder)
+        return folder
 
     return make
 
 
 @pytest.fixture(scope="session")
-def make_bundle(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+def make_checkpoint(make_once: MakeOnce) -> MakeCheckpoint:
+    """Writes a checkpoint of a shape in ``tools/random_checkpoint.py``, fp32, and gives its folder."""
+    from tools.random_checkpoint import write_checkpoint
+
+    return lambda shape: make_once(f"checkpoints/{shape}", lambda folder: write_checkpoint(shape, folder))
+
+
+@pytest.fixture(scope="session")
+def make_bundle(make_checkpoint: MakeCheckpoint, make_once: MakeOnce) -> MakeBundle:
     """Exports a shape with VisionDrop, and gives the bundle's folder."""
-    made: dict[tuple[str, Dtype, Dialect], Path] = {}
 
     def make(shape: str, dtype: Dtype, dialect: Dialect) -> Path:
         from edgeprune.checkpoint.source import resolve
         from edgeprune.export.bundle import Request, export_bundle
 
-        key = (shape, dtype, dialect)
-        if key not in made:
-            source = resolve(str(make_checkpoint(shape)))
-            path = tmp_path_factory.mktemp("bundle") / "-".join(key)
-            made[key] = export_bundle(Request(source, ("visiondrop",), None, dtype, dialect), path).root
-        return made[key]
+        source = resolve(str(make_checkpoint(shape)))
+        request = Request(source, ("visiondrop",), None, dtype, dialect)
+        return make_once(f"bundles/{shape}-{dtype}-{dialect}", lambda folder: export_bundle(request, folder))
 
     return make
 
@@ -88,30 +103,21 @@ def bundle_gqa_fused(make_bundle: MakeBundle) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_bundle_demo(tmp_path_factory: pytest.TempPathFactory) -> MakeDemo:
-    """Exports the model that ships, in fp16."""
-    made: dict[Dialect, Path] = {}
+def make_bundle_demo(make_once: MakeOnce) -> MakeDemo:
+    """Exports the model that ships."""
 
-    def make(dialect: Dialect) -> Path:
+    def make(dtype: Dtype, dialect: Dialect) -> Path:
         from edgeprune import demo
         from edgeprune.checkpoint.source import Source
         from edgeprune.export.bundle import Request, export_bundle
 
-        if dialect not in made:
-            path = tmp_path_factory.mktemp("bundle") / f"demo-fp16-{dialect}"
-            source = Source(demo.CHECKPOINT, "edgeprune/demo", None)
-            made[dialect] = export_bundle(Request(source, ("visiondrop",), None, "fp16", dialect), path).root
-        return made[dialect]
+        request = Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), ("visiondrop",), None, dtype, dialect)
+        return make_once(f"bundles/demo-{dtype}-{dialect}", lambda folder: export_bundle(request, folder))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def bundle_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_demo(make_bundle_demo: MakeDemo) -> Path:
     """The model that ships, in fp32 and primitive operators."""
-    from edgeprune import demo
-    from edgeprune.checkpoint.source import Source
-    from edgeprune.export.bundle import Request, export_bundle
-
-    path = tmp_path_factory.mktemp("bundle") / "demo"
-    return export_bundle(Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), ("visiondrop",)), path).root
+    return make_bundle_demo("fp32", "base")

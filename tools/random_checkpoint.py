@@ -162,9 +162,9 @@ def write_checkpoint(
         raise FileExistsError(f"{out} is not empty")
     out.mkdir(parents=True, exist_ok=True)
     model = SHAPES[shape]
-    _write_json(out / "config.json", _config(model, DTYPES[dtype][0]))
-    _write_processing(out, model)
-    _write_tokenizer(out, model)
+    write_json(out / "config.json", make_config(model, DTYPES[dtype][0]))
+    write_processing(out, model)
+    write_tokenizer(out, model)
     _write_weights(out, model, seed, dtype, max_shard_bytes, progress)
     return out
 
@@ -228,7 +228,8 @@ def _decoder_parameters(decoder: Decoder) -> Iterator[Parameter]:
         yield Parameter("language_model.lm_head.weight", (decoder.vocab_size, width))
 
 
-def _config(model: Shape, dtype: str) -> dict[str, Any]:
+def make_config(model: Shape, dtype: str) -> dict[str, Any]:
+    """The content of config.json; ``dtype`` as torch names it."""
     decoder = asdict(model.decoder)
     rope = decoder.pop("rope")
     text = {**decoder, **rope, "bos_token_id": 1, "eos_token_id": 2, "rms_norm_eps": 1e-5}
@@ -248,7 +249,8 @@ def _config(model: Shape, dtype: str) -> dict[str, Any]:
     }
 
 
-def _write_processing(out: Path, model: Shape) -> None:
+def write_processing(out: Path, model: Shape) -> None:
+    """Write what the processor is made from, the chat template and the generation defaults."""
     size = model.tower.image_size
     preprocessor = {
         "image_processor_type": "CLIPImageProcessor",
@@ -273,13 +275,13 @@ def _write_processing(out: Path, model: Shape) -> None:
         "vision_feature_select_strategy": "default",
     }
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": model.pad_token_id}
-    _write_json(out / "preprocessor_config.json", preprocessor)
-    _write_json(out / "processor_config.json", processor)
-    _write_json(out / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
-    _write_json(out / "generation_config.json", generation)
+    write_json(out / "preprocessor_config.json", preprocessor)
+    write_json(out / "processor_config.json", processor)
+    write_json(out / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
+    write_json(out / "generation_config.json", generation)
 
 
-def _write_tokenizer(out: Path, model: Shape) -> None:
+def write_tokenizer(out: Path, model: Shape) -> None:
     """One id per printable ASCII character; the ids above are words that decode, but no text encodes to."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
@@ -308,7 +310,7 @@ def _write_tokenizer(out: Path, model: Shape) -> None:
         "clean_up_tokenization_spaces": False,
         "padding_side": "left",
     }
-    _write_json(out / "tokenizer_config.json", config)
+    write_json(out / "tokenizer_config.json", config)
 
 
 def _write_weights(out: Path, model: Shape, seed: int, dtype: str, limit: int, progress: bool) -> None:
@@ -317,7 +319,7 @@ def _write_weights(out: Path, model: Shape, seed: int, dtype: str, limit: int, p
     from tqdm import tqdm
 
     torch_name, width = DTYPES[dtype]
-    shards = _shards(list(parameters(model)), width, limit)
+    shards = split_shards(list(parameters(model)), width, limit)
     total = sum(parameter.elements for shard in shards for parameter in shard) * width
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
@@ -334,10 +336,11 @@ def _write_weights(out: Path, model: Shape, seed: int, dtype: str, limit: int, p
             del tensors  # before the next shard fills
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(out / "model.safetensors.index.json", index)
+        write_json(out / "model.safetensors.index.json", index)
 
 
-def _shards(every: list[Parameter], width: int, limit: int) -> list[list[Parameter]]:
+def split_shards(every: list[Parameter], width: int, limit: int) -> list[list[Parameter]]:
+    """Parameters in order, in groups of at most ``limit`` bytes; ``width`` is the bytes of an element."""
     shards: list[list[Parameter]] = [[]]
     filled = 0
     for parameter in every:
@@ -362,7 +365,8 @@ def _draw(parameter: Parameter, generator: torch.Generator) -> torch.Tensor:
     return numbers.mul_(fan_in**-0.5)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a file of JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 

@@ -29,8 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tools" / "tensorrt_api.json"
-SOURCES = ("edgeprune/runtime/trt.py", "edgeprune/runtime/engine.py", "edgeprune/runtime/logger.py",
-           "edgeprune/runtime/library.py", "edgeprune/engines/*.py")  # fmt: skip
+SOURCES = ("edgeprune/runtime/trt.py", "edgeprune/runtime/engine.py", "edgeprune/nvidia/*.py", "edgeprune/engines/*.py")
 WHEELS = (
     "tensorrt-cu12-bindings==10.3.0",
     "tensorrt-cu13-bindings==10.13.3.9",

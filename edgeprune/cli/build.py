@@ -75,7 +75,7 @@ def _build(bundle: Bundle, target: Target, stack_name: str | None, precision: st
     request = Request(target, choice.stack, precision)
     bars = BuildBars(quiet)
     try:
-        built = build_bundle(bundle, request, choice.library, choice.device, available_bytes(), bars, bars.tell)
+        built = build_bundle(bundle, request, choice, available_bytes(), bars, bars.tell)
     finally:
         bars.close()
     seconds = perf_counter() - start

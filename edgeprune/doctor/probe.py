@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeprune.doctor.command import Output
 from edgeprune.errors import BackendError
-from edgeprune.runtime.library import MODULES, open_library
+from edgeprune.nvidia.library import MODULES, open_library
 
 KINDS = ("onnxruntime", "tensorrt", "tensorrt-rtx", "cuda")
 

@@ -14,9 +14,9 @@ from edgeprune.doctor.finding import Finding
 from edgeprune.doctor.gpu import Gpu
 from edgeprune.doctor.machine import Machine
 from edgeprune.doctor.tensorrt import TensorRT
+from edgeprune.nvidia.library import parse_version
 from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Stack, Target
-from edgeprune.runtime.library import parse_version
 
 _MEMORY_SHARE = 0.75
 """Of a device's memory what its system must show: a Jetson's firmware keeps up to a fifth of a small board's."""

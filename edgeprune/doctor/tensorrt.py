@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgeprune.doctor import debian, probe
 from edgeprune.doctor.command import Output
+from edgeprune.nvidia.library import MODULES
 from edgeprune.recipes.target import Flavour
-from edgeprune.runtime.library import MODULES
 
 FLAVOURS = tuple(MODULES)
 

@@ -18,14 +18,14 @@ from edgeprune.bundle.manifest import File, Graph
 from edgeprune.bundle.plans import plan_folder, plan_path, read_build, write_build, write_whole
 from edgeprune.bundle.store import Bundle, sha256
 from edgeprune.engines.builder import build_plan
+from edgeprune.engines.choose import Choice
 from edgeprune.engines.key import Conditions, differences, make_key
-from edgeprune.engines.lint import Finding, lint
 from edgeprune.engines.memory import RunNeed, check_build, check_run, graph_weights, scratch_bytes
 from edgeprune.engines.monitor import Progress, Silent
 from edgeprune.engines.profile import Profile, fit_shapes, make_profile
 from edgeprune.errors import BackendError, BundleError, UsageError
+from edgeprune.lint.lint import Finding, lint
 from edgeprune.recipes.target import Flavour, Shapes, Stack, Target
-from edgeprune.runtime.library import Library
 from edgeprune.runtime.plan import this_platform
 from edgeprune.runtime.trusted import remember
 
@@ -159,8 +159,7 @@ def _load(path: Path) -> onnx.ModelProto:
 def build_bundle(
     bundle: Bundle,
     request: Request,
-    library: Library,
-    device: str | None,
+    choice: Choice,
     available: int,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
@@ -170,8 +169,7 @@ def build_bundle(
     Args:
         bundle: opened.
         request: what to build for.
-        library: what builds; it must serve the request's stack.
-        device: name of the GPU that tactics are tuned on; None builds without one (TensorRT-RTX).
+        choice: what builds; it must serve the request's stack.
         available: bytes of memory free on this machine.
         progress: told about every graph.
         tell: told, in words, what was found and why a plan is built again.
@@ -182,13 +180,13 @@ def build_bundle(
         OutputError: a plan cannot be written.
     """
     progress, tell = progress or Silent(), tell or (lambda text: None)
-    examination = examine(bundle, request, library.version)
+    examination = examine(bundle, request, choice.library.version)
     refuse(examination)
-    check_build(examination.largest, available, "this machine")
+    check_build(examination.largest, available, choice.device_free)
     conditions = Conditions(
-        library=library,
+        library=choice.library,
         capabilities=request.target.capabilities,
-        device=device,
+        device=choice.device,
         precision=request.precision,
         workspace=request.target.workspace,
     )

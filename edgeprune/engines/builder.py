@@ -15,7 +15,8 @@ from edgeprune.engines.monitor import Interruption, Progress, make_monitor
 from edgeprune.engines.network import Network, check_precision, dtype_name, loaders, parse
 from edgeprune.engines.timing import timing_cache
 from edgeprune.errors import BackendError
-from edgeprune.runtime.library import Library
+from edgeprune.nvidia.cuda import devices
+from edgeprune.nvidia.library import Library
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,31 @@ def _config(library: Library, parsed: Network, profile: Sequence[Bounds], condit
     if library.flavour == "tensorrt-rtx":
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-        pairs = [tuple(map(int, capability.split("."))) for capability in conditions.capabilities]
-        return CreateConfigRTX(compute_capabilities=pairs, **settings)
+        return CreateConfigRTX(**_devices(library, conditions.capabilities), **settings)
     cache = timing_cache(conditions)
     return trt.CreateConfig(load_timing_cache=str(cache) if cache.is_file() else None, **settings)
+
+
+def _devices(library: Library, capabilities: tuple[str, ...]) -> dict[str, Any]:
+    """What Polygraphy is told of the GPUs to build for: their names, or the one that is here where it has no name.
+
+    Raises:
+        BackendError: TensorRT-RTX has no name for a GPU that is not here.
+    """
+    known = [name for name in vars(library.member("ComputeCapability")) if name.startswith("SM")]
+    names = [f"SM{capability.replace('.', '')}" for capability in capabilities]
+    if set(names) <= set(known):
+        return {"compute_capabilities": [tuple(map(int, capability.split("."))) for capability in capabilities]}
+    try:
+        here = {gpu.capability for gpu in devices()}
+    except BackendError:  # no GPU
+        here = set()
+    if set(capabilities) == here:
+        return {"use_gpu": True}
+    raise BackendError(
+        f"{library.name} builds for {', '.join(known)} without a GPU; for compute capability "
+        f"{', '.join(capabilities)} it needs that GPU here"
+    )
 
 
 def _serialize(parsed: Network, config: Any, conditions: Conditions, graph: Graph) -> Any:

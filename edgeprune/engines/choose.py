@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BackendError, MissingExtra
+from edgeprune.nvidia.cuda import Cuda, Device, devices
+from edgeprune.nvidia.library import EXTRAS, MODULES, Library, installed, open_library
 from edgeprune.recipes.target import Stack, Target
-from edgeprune.runtime.cuda import devices
-from edgeprune.runtime.library import EXTRAS, MODULES, Library, installed, open_library
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Choice:
         stack: of the target.
         library: that serves it.
         device: name of the GPU that tactics are tuned on; None where none is needed.
+        device_free: bytes of memory it has left, of its own; None where it has none or none is needed.
     """
 
     stack: Stack
     library: Library
     device: str | None
+    device_free: int | None
 
 
 def choose(target: Target, stack: str | None) -> Choice:
@@ -43,7 +45,15 @@ def choose(target: Target, stack: str | None) -> Choice:
         BackendError: one is, of another version; or the GPU it needs is not here.
     """
     found, library = _stack(target, stack)
-    return Choice(found, library, _device(target) if library.flavour == "tensorrt" else None)
+    if library.flavour == "tensorrt-rtx":
+        return Choice(found, library, None, None)
+    gpu = _device(target)
+    if gpu.integrated:  # its memory is the machine's
+        return Choice(found, library, gpu.name, None)
+    cuda = Cuda(gpu.index)
+    free, _ = cuda.memory()
+    cuda.close()
+    return Choice(found, library, gpu.name, free)
 
 
 def stack_here(target: Target, name: str | None) -> Stack:
@@ -85,12 +95,12 @@ def _stack(target: Target, name: str | None) -> tuple[Stack, Library]:
     )
 
 
-def _device(target: Target) -> str:
+def _device(target: Target) -> Device:
     """The GPU of this machine that is the target's."""
     gpus = devices()
     for gpu in gpus:
         if gpu.capability in target.capabilities:
-            return gpu.name
+            return gpu
     here = ", ".join(f"{gpu.name} ({gpu.capability})" for gpu in gpus)
     raise BackendError(
         f"TensorRT builds on the GPU it builds for: {target.name} has compute capability "

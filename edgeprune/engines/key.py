@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeprune.bundle.build import Bounds
 from edgeprune.bundle.manifest import Graph
-from edgeprune.runtime.library import Library
+from edgeprune.nvidia.library import Library
 
 BUILDER = 1
 """Raised when edgeprune builds the same graph differently."""

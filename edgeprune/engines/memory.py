@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import Bounds
 from edgeprune.bundle.manifest import Graph, Manifest
-from edgeprune.engines.shapes import points
 from edgeprune.errors import BackendError
+from edgeprune.lint.shapes import points
 from edgeprune.recipes.target import Range, Shapes, Target
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ def _without_past(bounds: Bounds) -> Bounds:
     return replace(bounds, usual=bounds.least, most=bounds.least)
 
 
-def check_build(graph: Graph, available: int, whose: str) -> None:
+def check_build(graph: Graph, available: int, device_free: int | None) -> None:
     """Raise if building one graph takes more than there is.
 
     Args:
         graph: the largest one.
         available: bytes free on the machine.
-        whose: what the bytes are free on, for the message.
+        device_free: bytes free on the GPU that tactics are tuned on; None where it shares the machine's.
 
     Raises:
         BackendError: how much is missing, and what would help.
@@ -110,8 +110,13 @@ def check_build(graph: Graph, available: int, whose: str) -> None:
     need = build_need(graph)
     if need > available:
         raise BackendError(
-            f"building graph {graph.name} takes about {_gb(need)} at its peak, {whose} has {_gb(available)} free; "
+            f"building graph {graph.name} takes about {_gb(need)} at its peak, this machine has {_gb(available)} free; "
             f"close other programs, add swap, or {_smaller_graphs(graph)}"
+        )
+    if device_free is not None and graph_weights(graph) > device_free:
+        raise BackendError(
+            f"building graph {graph.name} takes its {_gb(graph_weights(graph))} of weights on the GPU, which has "
+            f"{_gb(device_free)} free; close what else uses it (nvidia-smi), or {_smaller_graphs(graph)}"
         )
 
 

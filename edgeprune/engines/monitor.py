@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any, Protocol
 
-from edgeprune.runtime.library import Library
+from edgeprune.nvidia.library import Library
 
 
 class Progress(Protocol):

@@ -15,8 +15,8 @@ from typing import Any
 from edgeprune.bundle.build import Output
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError, MissingExtra
-from edgeprune.runtime.library import EXTRAS, Library
-from edgeprune.runtime.logger import Messages, make_logger
+from edgeprune.nvidia.library import EXTRAS, Library
+from edgeprune.nvidia.logger import Messages, make_logger
 
 DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 """TensorRT's names of element types in the bundle's."""

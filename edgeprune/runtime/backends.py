@@ -13,10 +13,10 @@ from edgeprune.bundle.build import Build
 from edgeprune.bundle.plans import built_keys, plan_folder, read_build
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BackendError, UsageError
+from edgeprune.nvidia.cuda import Cuda
+from edgeprune.nvidia.library import EXTRAS, installed, open_library
 from edgeprune.recipes.find import suggestion
 from edgeprune.runtime.backend import Backend
-from edgeprune.runtime.cuda import Cuda
-from edgeprune.runtime.library import EXTRAS, installed, open_library
 from edgeprune.runtime.ort import OrtBackend, Provider
 from edgeprune.runtime.trt import TrtBackend
 

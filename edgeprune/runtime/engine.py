@@ -15,11 +15,11 @@ import numpy as np
 from edgeprune.bundle.build import Bounds, Plan
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
+from edgeprune.nvidia.cuda import Cuda
+from edgeprune.nvidia.library import Library
+from edgeprune.nvidia.logger import Messages
+from edgeprune.nvidia.memory import Buffer, DeviceArray, Memory, Pool
 from edgeprune.runtime.backend import NUMPY
-from edgeprune.runtime.cuda import Cuda
-from edgeprune.runtime.library import Library
-from edgeprune.runtime.logger import Messages
-from edgeprune.runtime.memory import Buffer, DeviceArray, Memory, Pool
 from edgeprune.runtime.replay import Replays
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
@@ -97,6 +97,7 @@ class Engine:
     def __init__(self, shared: Shared, graph: Graph, plan: Plan, engine: Any) -> None:
         self._shared, self._graph, self._engine = shared, graph, engine
         self._inputs, self._outputs = self._tensors(plan)
+        self._fixed = all(b.kind == "shape" and b.least[1:] == b.most[1:] for b in plan.inputs)  # but for the batch
         self._context = self._new_context()
         self._allocators: dict[str, Any] = {}
         self._sizes: tuple[tuple[int, ...], ...] | None = None  # shapes that the context is set up for
@@ -176,7 +177,8 @@ class Engine:
         else:
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
-            config.cuda_graph_strategy = whole
+            if self._fixed:  # a segment's shapes change with every token, and it would be recorded every time
+                config.cuda_graph_strategy = whole
             config.set_runtime_cache(config.create_runtime_cache())
             context = engine.create_execution_context(config)
         if context is None:

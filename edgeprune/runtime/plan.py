@@ -17,9 +17,9 @@ from pathlib import Path
 from edgeprune.bundle.build import FOLDER, NAME, Build, Plan
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
+from edgeprune.nvidia.cuda import Device
+from edgeprune.nvidia.library import Library, parse_version
 from edgeprune.runtime import trusted
-from edgeprune.runtime.cuda import Device
-from edgeprune.runtime.library import Library, parse_version
 
 
 def this_platform() -> str:

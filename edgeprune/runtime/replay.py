@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from edgeprune.errors import BackendError
-from edgeprune.runtime.cuda import Cuda
+from edgeprune.nvidia.cuda import Cuda
 
 LIMIT = 4
 """Recordings of a context; each takes some MB on the GPU."""

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from edgeprune.bundle.build import Build
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
+from edgeprune.nvidia.cuda import Cuda
+from edgeprune.nvidia.library import EXTRAS, Library
+from edgeprune.nvidia.logger import Messages, make_logger
+from edgeprune.nvidia.memory import Memory
 from edgeprune.runtime.backend import Array, Session
-from edgeprune.runtime.cuda import Cuda
 from edgeprune.runtime.engine import Engine, Scratch, Shared
-from edgeprune.runtime.library import EXTRAS, Library
-from edgeprune.runtime.logger import Messages, make_logger
-from edgeprune.runtime.memory import Memory
 from edgeprune.runtime.plan import Plans
 from edgeprune.runtime.room import check_plans
 

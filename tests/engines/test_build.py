@@ -20,16 +20,17 @@ from edgeprune.bundle.build import NAME, Build
 from edgeprune.bundle.plans import built_keys, plan_folder, plan_path, read_build
 from edgeprune.bundle.store import Bundle, open_bundle, sha256
 from edgeprune.engines.build import Request, build_bundle, examine
-from edgeprune.engines.choose import available_bytes
+from edgeprune.engines.choose import Choice, available_bytes
 from edgeprune.engines.profile import fit_shapes
 from edgeprune.errors import BackendError, UsageError
+from edgeprune.nvidia.library import open_library
 from edgeprune.recipes import find
 from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Range, Shapes, Target
 from edgeprune.runtime import trusted
-from edgeprune.runtime.library import open_library
 
 LIBRARY = open_library("tensorrt-rtx")
+CHOICE = Choice(targets.load("rtx-portable").stacks[0], LIBRARY, None, None)
 KEY = "one@tensorrt-rtx"
 
 
@@ -97,7 +98,7 @@ def build(bundle: Bundle, request: Request) -> tuple[Build, dict[str, str], list
         def finish(self, outcome: str) -> None:
             outcomes[self.name] = outcome
 
-    built = build_bundle(bundle, request, LIBRARY, None, available_bytes(), Recorder(), told.append)
+    built = build_bundle(bundle, request, CHOICE, available_bytes(), Recorder(), told.append)
     return built, outcomes, told
 
 
@@ -245,8 +246,19 @@ def test_half_the_bytes_are_advised_where_they_fit(bundle_tiny: Path, jetson: Re
 
 def test_a_machine_too_small_to_build(bundle: Bundle, request_: Request) -> None:
     with pytest.raises(BackendError, match="at its peak, this machine has 100 MB free; close other programs"):
-        build_bundle(bundle, request_, LIBRARY, None, 100_000_000)
+        build_bundle(bundle, request_, CHOICE, 100_000_000)
     assert built_keys(bundle.root) == ()
+
+
+def test_a_gpu_too_small_to_build_on(bundle: Bundle, request_: Request) -> None:
+    with pytest.raises(BackendError, match="of weights on the GPU, which has 0 MB free; close what else uses it"):
+        build_bundle(bundle, request_, replace(CHOICE, device_free=1000), available_bytes())
+
+
+def test_a_gpu_that_tensorrt_rtx_cannot_name_must_be_here(bundle: Bundle, request_: Request) -> None:
+    other = replace(request_, target=replace(request_.target, capabilities=("9.0",)))
+    with pytest.raises(BackendError, match=r"builds for SM75, SM80, .* for compute capability 9\.0 it needs that GPU"):
+        build_bundle(bundle, other, CHOICE, available_bytes())
 
 
 def test_a_dialect_that_the_stack_does_not_take(make_fused: Bundle, jetson: Request) -> None:
@@ -295,7 +307,7 @@ def test_a_graph_that_the_lint_refuses_is_not_built(bundle: Bundle, request_: Re
     model.opset_import[0].version = 27
     onnx.save(model, bundle.path(entry.file))
     with pytest.raises(BackendError, match=r"graph assemble: .*opset"):
-        build_bundle(bundle, request_, LIBRARY, None, available_bytes())
+        build_bundle(bundle, request_, CHOICE, available_bytes())
     assert built_keys(bundle.root) == ()
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,10 +18,10 @@ from edgeprune.engines.key import Conditions
 from edgeprune.engines.memory import BUILDER_COPIES, graph_weights
 from edgeprune.engines.monitor import Silent
 from edgeprune.engines.profile import fit_shapes, make_profile
+from edgeprune.nvidia.library import open_library
 from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Range, Shapes
-from edgeprune.runtime.library import open_library
-from tests.conftest import MakeDemo
+from tests.conftest import MakeDemo, MakeOnce
 
 NARROW = Shapes(kept=Range(1, 192, 576), context=4096)
 WIDE = Shapes(kept=Range(1, 320, 2880), context=4096)
@@ -28,19 +29,18 @@ CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
 
 @pytest.fixture(scope="module", params=["base", "fused"])
-def bundle_7b(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle_7b(request: pytest.FixtureRequest, make_once: MakeOnce) -> Bundle:
     """LLaVA-1.5-7B's widths, four decoder layers in two segments, four of the encoder's layers."""
     from edgeprune.checkpoint.source import Source
     from edgeprune.export.bundle import Request as Export
     from edgeprune.export.bundle import export_bundle
-    from tools.random_checkpoint import write_checkpoint
+    from tools.gpu.checkpoint import write_fast
+    from tools.random_checkpoint import SHAPES
 
-    folder = tmp_path_factory.getbasetemp() / "llava-1.5-7b-4-layers"
-    if not folder.exists():
-        write_checkpoint("llava-1.5-7b-4-layers", folder, dtype="fp16")
-    dialect: Dialect = request.param
-    path = tmp_path_factory.mktemp("bundle") / dialect
-    return export_bundle(Export(Source(folder, "7b", None), ("visiondrop",), (2,), "fp16", dialect), path)
+    shape, dialect = "llava-1.5-7b-4-layers", cast("Dialect", request.param)
+    checkpoint = make_once(f"checkpoints/{shape}-fp16", lambda folder: write_fast(SHAPES[shape], folder, "fp16"))
+    export = Export(Source(checkpoint, shape, None), ("visiondrop",), (2,), "fp16", dialect)
+    return open_bundle(make_once(f"bundles/{shape}-{dialect}", lambda folder: export_bundle(export, folder)))
 
 
 def build_all(bundle: Bundle, shapes: Shapes, workspace: int = 4 << 30) -> None:
@@ -75,7 +75,7 @@ def test_llava_7b(bundle_7b: Bundle, shapes: Shapes) -> None:
 
 @pytest.mark.parametrize("dialect", ["base", "fused"])
 def test_the_demo_at_a_batch_of_four_with_little_scratch(make_bundle_demo: MakeDemo, dialect: Dialect) -> None:
-    bundle = open_bundle(make_bundle_demo(dialect))
+    bundle = open_bundle(make_bundle_demo("fp16", dialect))
     shapes = fit_shapes(Shapes(batch=Range(1, 1, 4)), bundle.manifest)
     lint_all(bundle, shapes)
     build_all(bundle, shapes, workspace=128 << 20)  # an axis that TensorRT cannot bound takes gigabytes here
@@ -93,7 +93,7 @@ from edgeprune.engines.key import Conditions
 from edgeprune.engines.monitor import Silent
 from edgeprune.engines.profile import make_profile
 from edgeprune.recipes.target import Shapes
-from edgeprune.runtime.library import open_library
+from edgeprune.nvidia.library import open_library
 
 bundle = open_bundle(sys.argv[1], check_hashes=False)
 graph = bundle.manifest.graph(sys.argv[2])
@@ -110,7 +110,7 @@ print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if 
 
 def test_the_folder_of_a_plan_is_not_needed_to_parse(make_bundle_demo: MakeDemo, tmp_path: Path) -> None:
     """Weights are found beside the graph, wherever the process stands."""
-    bundle = open_bundle(make_bundle_demo("base"))
+    bundle = open_bundle(make_bundle_demo("fp16", "base"))
     graph = bundle.manifest.by_role("project")[0]
     conditions = Conditions(open_library("tensorrt-rtx"), ("8.6",), None, "fp16", 1 << 30)
     profile = make_profile(graph, bundle.manifest, fit_shapes(Shapes(), bundle.manifest))

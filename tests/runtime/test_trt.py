@@ -22,11 +22,11 @@ from edgeprune.bundle.build import SCHEMA, Bounds, Build, Output, Plan
 from edgeprune.bundle.manifest import Graph
 from edgeprune.bundle.store import Bundle, describe, open_bundle
 from edgeprune.errors import BackendError, MissingExtra
+from edgeprune.nvidia.cuda import Cuda, devices
+from edgeprune.nvidia.library import Library, open_library
+from edgeprune.nvidia.memory import LEAST, Memory, Pool, size_class
 from edgeprune.runtime import trusted
-from edgeprune.runtime.cuda import Cuda, devices
 from edgeprune.runtime.engine import make_allocator
-from edgeprune.runtime.library import Library, open_library
-from edgeprune.runtime.memory import LEAST, Memory, Pool, size_class
 from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.plan import this_platform
 from edgeprune.runtime.room import cache_bytes
@@ -410,6 +410,13 @@ def test_rtx_records_by_itself(bundle: Bundle, tmp_path: Path) -> None:
     assert "cudaStreamBeginCapture" not in machine.device.calls
 
 
+def test_rtx_does_not_record_what_changes_its_shape_with_every_token(bundle: Bundle, tmp_path: Path) -> None:
+    machine = Machine(bundle, tmp_path, "tensorrt-rtx")
+    machine.session("segment_0_1")
+    (config,) = machine.module.configs
+    assert config.cuda_graph_strategy == GraphStrategy.DISABLED
+
+
 def test_graphs_that_read_sizes_on_the_host_are_not_recorded(bundle: Bundle, machine: Machine) -> None:
     backend = machine.backend()
     vision = machine.session("vision", backend).run({"pixel_values": backend.array(pixels(bundle, 1))})
@@ -753,7 +760,7 @@ def test_cuda_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("edgeprune.runtime.cuda.importlib.import_module", missing)
+    monkeypatch.setattr("edgeprune.nvidia.cuda.importlib.import_module", missing)
     with pytest.raises(MissingExtra, match=r"needs cuda-python.*'edgeprune\[rtx\]'"):
         Cuda(extra="rtx")
 

@@ -22,7 +22,7 @@ KEEPS = (13, 32, 64, 128, 192, 288, 384)
 
 @pytest.mark.parametrize("dialect", ["base", "fused"])
 def test_the_demo_in_fp16(make_bundle_demo: MakeDemo, dialect: Dialect, tmp_path: Path) -> None:
-    bundle = open_bundle(make_bundle_demo(dialect))
+    bundle = open_bundle(make_bundle_demo("fp16", dialect))
     facts = bundle.manifest
     cuts = facts.methods[0].decoder_cuts
     assert (KEEPS[0], KEEPS[-1]) == reach("visiondrop", facts.vision.tokens, cuts, facts.decoder.layers)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines.view import View, nested
+from edgeprune.lint.view import View, nested
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines import attention_rules, graph_rules, parser_rules, profile_rules, topk_rules
-from edgeprune.engines.finding import Finding, Rule, Subject
-from edgeprune.engines.shapes import points
-from edgeprune.engines.view import View
+from edgeprune.lint import attention_rules, graph_rules, parser_rules, profile_rules, topk_rules
+from edgeprune.lint.finding import Finding, Rule, Subject
+from edgeprune.lint.shapes import points
+from edgeprune.lint.view import View
 from edgeprune.recipes.target import Flavour
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeprune.engines import operators
-from edgeprune.engines.finding import Finding, Subject, called
-from edgeprune.engines.shapes import DTYPES
-from edgeprune.engines.view import argument, attribute
+from edgeprune.lint import operators
+from edgeprune.lint.finding import Finding, Subject, called
+from edgeprune.lint.shapes import DTYPES
+from edgeprune.lint.view import argument, attribute
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines.finding import Finding, Subject
-from edgeprune.engines.shapes import DTYPES
+from edgeprune.lint.finding import Finding, Subject
+from edgeprune.lint.shapes import DTYPES
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto

@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines.lint import RULES, lint
-from edgeprune.engines.view import View
+from edgeprune.lint.lint import RULES, lint
+from edgeprune.lint.view import View
 from edgeprune.recipes.target import Flavour
-from tests.engines.graphs import attention, attention_profile, fixed, graph, prune, shape, topk, values
+from tests.lint.graphs import attention, attention_profile, fixed, graph, prune, shape, topk, values
 
 ROWS = shape("x", (1, 4), (8, 4), (32, 4))
 WIDE = shape("x", (1, 16), (1, 576), (1, 576))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeprune.engines.finding import Finding, Subject, called
-from edgeprune.engines.view import argument, attribute
+from edgeprune.lint.finding import Finding, Subject, called
+from edgeprune.lint.view import argument, attribute
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -8,9 +8,9 @@ import onnx
 import pytest
 
 from edgeprune.bundle.manifest import Manifest
-from edgeprune.engines.lint import lint
 from edgeprune.engines.profile import fit_shapes, make_profile
-from edgeprune.engines.shapes import points
+from edgeprune.lint.lint import lint
+from edgeprune.lint.shapes import points
 from edgeprune.recipes.target import Flavour, Shapes
 
 LIBRARIES: tuple[tuple[Flavour, tuple[int, ...]], ...] = (

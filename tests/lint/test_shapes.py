@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines.shapes import points
-from tests.engines.graphs import fixed, graph, prune, shape, values
+from edgeprune.lint.shapes import points
+from tests.lint.graphs import fixed, graph, prune, shape, values
 
 
 def profile() -> list[Bounds]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edgeprune.runtime.library import Library
+from edgeprune.nvidia.library import Library
 
 _SEVERE = ("ERROR", "INTERNAL_ERROR")
 _NOISE = re.compile(r"cudaError 35|CUDA driver version is insufficient|---\s*(Begin|End) node")
@@ -21,13 +21,12 @@ class Messages:
     @property
     def first_error(self) -> str | None:
         """The first error, on one line: what follows it are consequences. None if there was none."""
-        return self._errors[0] if self._errors else None
+        causes = (error for error in self._errors if not _NOISE.search(error))
+        return next(causes, self._errors[0] if self._errors else None)
 
     def add(self, text: str) -> None:
-        """Take an error, unless it only says that there is no GPU."""
-        line = " ".join(text.split())
-        if not _NOISE.search(line):
-            self._errors.append(line)
+        """Take an error."""
+        self._errors.append(" ".join(text.split()))
 
     def clear(self) -> None:
         """Forget what was logged, because something new begins."""

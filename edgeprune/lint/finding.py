@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.engines.shapes import Point
-from edgeprune.engines.view import View, argument
+from edgeprune.lint.shapes import Point
+from edgeprune.lint.view import View, argument
 from edgeprune.recipes.target import Flavour
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.errors import BackendError
-from edgeprune.runtime.cuda import Cuda
+from edgeprune.nvidia.cuda import Cuda
 
 LEAST = 512
 """Bytes of the smallest class. TensorRT wants an address of its own for every tensor, an empty one too."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeprune.engines.finding import Finding, Subject, called
-from edgeprune.engines.view import argument, attribute
+from edgeprune.lint.finding import Finding, Subject, called
+from edgeprune.lint.view import argument, attribute
 
 
 def attention_causal(subject: Subject) -> Iterator[Finding]:
