@@ -62,7 +62,7 @@ class Plan:
     Attributes:
         graph: its name in the manifest.
         file: the plan, path relative to the folder of ``build.json``.
-        key: what the plan depends on, by name ("graph", "tensorrt", "profile.hidden", ...): a hash or a word each.
+        key: what the plan depends on, by name ("graph", "library", "profile hidden", ...): a hash or a word each.
             The plan is built again when any differs, and the differing names are the reason that is printed.
         inputs, outputs: as TensorRT took them.
         precisions: per element type the number of layers that compute in it.

@@ -17,7 +17,7 @@ from edgeprune.cli.options import BUNDLE, QUIET, SKIP_HASHES, json_option
 if TYPE_CHECKING:
     from edgeprune.bundle.build import Bounds, Build
     from edgeprune.bundle.store import Bundle
-    from edgeprune.engines.build import Examination, Request
+    from edgeprune.engines.examine import Examination, Request
     from edgeprune.recipes.target import Target
 
 
@@ -46,7 +46,7 @@ def command(
     on the device itself; TensorRT-RTX builds on any machine.
     """
     from edgeprune.bundle.store import open_bundle
-    from edgeprune.engines.build import Request
+    from edgeprune.engines.examine import Request
     from edgeprune.recipes import target as targets
 
     # Unwinds like an exception, so that no half-written file stays.
@@ -67,8 +67,9 @@ def command(
 
 
 def _build(bundle: Bundle, target: Target, stack_name: str | None, precision: str, quiet: bool, as_json: bool) -> None:
-    from edgeprune.engines.build import Request, build_bundle
+    from edgeprune.engines.build import build_bundle
     from edgeprune.engines.choose import available_bytes, choose
+    from edgeprune.engines.examine import Request
 
     start = perf_counter()
     choice = choose(target, stack_name)
@@ -116,7 +117,7 @@ def _summary(bundle: Bundle, built: Build, outcomes: dict[str, str], seconds: fl
 
 def _show(bundle: Bundle, request: Request, dry_run: bool, print_trtexec: bool, as_json: bool, quiet: bool) -> None:
     """What would be built, and how; exits with 3 if the lint refuses a graph."""
-    from edgeprune.engines.build import examine
+    from edgeprune.engines.examine import examine
     from edgeprune.errors import CheckFailed
 
     tell = None if quiet else lambda name: click.echo(f"examining {name}", err=True)
@@ -142,11 +143,8 @@ def _trtexec_lines(bundle: Bundle, request: Request, examination: Examination) -
     from edgeprune.engines.trtexec import trtexec_line
 
     folder = plan_folder(bundle.root, request.key)
-    stack, workspace = request.stack, request.target.workspace
     return [
-        trtexec_line(
-            found.path, folder / f"{found.graph.name}.plan", found.profile, stack.flavour, stack.least, workspace
-        )
+        trtexec_line(found.graph, found.path, folder / f"{found.graph.name}.plan", found.profile, request)
         for found in examination.graphs
     ]
 
@@ -163,16 +161,16 @@ def _print_examination(request: Request, examination: Examination) -> None:
             click.echo(f"  {bounds.name:<18} {bounds.dtype:<6} {_span(bounds)}")
     click.echo(
         f"running takes {need.total / 1e9:.2f} GB: weights {need.weights / 1e9:.2f}, cache {need.cache / 1e9:.2f} "
-        f"({examination.shapes.context} rows), scratch {need.scratch / 1e9:.2f}"
+        f"({examination.shapes.batch.usual} x {examination.shapes.context} rows), scratch {need.scratch / 1e9:.2f}"
         + (f"; the device has {request.target.memory / 1e9:.1f}" if request.target.memory else "")
     )
     click.echo(f"building takes {_build_need(examination) / 1e9:.2f} GB at its peak")
 
 
 def _build_need(examination: Examination) -> int:
-    from edgeprune.engines.memory import build_need
+    from edgeprune.engines.memory import host_need
 
-    return build_need(examination.largest)
+    return max(host_need(found.graph) for found in examination.graphs)
 
 
 def _span(bounds: Bounds) -> str:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator
 
 from edgeprune.doctor import mends
-from edgeprune.doctor.finding import Finding
+from edgeprune.doctor.command import NO_ANSWER
+from edgeprune.doctor.finding import Finding, Level
 from edgeprune.doctor.machine import Machine
+from edgeprune.doctor.onnxruntime import OnnxRuntime
 from edgeprune.doctor.tensorrt import TensorRT
 
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -43,7 +45,9 @@ def check_driver(machine: Machine) -> Iterator[Finding]:
     """NVIDIA's driver."""
     nvidia, board = machine.nvidia, machine.jetson
     if nvidia.smi_problem and not board:  # there it knows little
-        yield Finding("driver", "missing", f"nvidia-smi: {nvidia.smi_problem}", mends.driver(machine))
+        slow = nvidia.smi_problem.startswith(NO_ANSWER) and nvidia.gpus  # CUDA sees them all the same
+        level: Level = "note" if slow else "missing"
+        yield Finding("driver", level, f"nvidia-smi: {nvidia.smi_problem}", mends.driver(machine))
     elif nvidia.driver or nvidia.cuda or (board and board.gpu_most_mhz):  # on a Jetson its file may be absent
         cuda = f", runs CUDA up to {nvidia.cuda}" if nvidia.cuda else ""
         yield Finding("driver", "ok", f"{nvidia.driver or 'loaded'}{cuda}")
@@ -88,13 +92,17 @@ def loads(machine: Machine, found: TensorRT) -> bool:
 
 
 def wheel_problem(machine: Machine, found: TensorRT) -> str | None:
-    """Why a TensorRT does not suit this Jetson; None where it does, or where this is no Jetson.
+    """Why a TensorRT does not suit this machine; None where it does.
+
+    Elsewhere than on a Jetson the CUDA it is made for must not be newer than the driver's.
 
     TensorRT's notes on moving from 10.x to 11.x on Jetson: 11.0 to 11.4.0 do not support JetPack, and JetPack 6 stays
     on 10.x. Of 10.x the wheels for ARM that pip finds, ``tensorrt-cu12`` and ``tensorrt-cu13``, are made for servers;
     those that NVIDIA's containers for Jetson hold are of another make, named ``tensorrt`` alone.
     """
     pack = machine.jetson.jetpack if machine.jetson else None
+    if machine.jetson is None:
+        return _newer_cuda(machine, found)
     if pack is None or found.flavour != "tensorrt" or found.version is None:
         return None
     for_servers = found.wheel and any(package.name.startswith("tensorrt-cu") for package in machine.packages)
@@ -104,6 +112,14 @@ def wheel_problem(machine: Machine, found: TensorRT) -> str | None:
     if (11,) <= found.version < (11, 4, 1):
         return f"{found.label} does not support JetPack, 11.4.1 is the first that does; {own}"
     return None
+
+
+def _newer_cuda(machine: Machine, found: TensorRT) -> str | None:
+    if not (machine.nvidia.cuda or machine.nvidia.driver) or not found.wheel or found.version is None:
+        return None
+    names = (re.match(rf"{found.flavour}-cu(\d+)(?:-|$)", package.name) for package in machine.packages)
+    made_for, runs = min((int(name[1]) for name in names if name), default=0), mends.cuda_major(machine)
+    return f"{found.label} is made for CUDA {made_for}, the driver runs CUDA {runs}" if made_for > runs else None
 
 
 def hidden(machine: Machine) -> str:
@@ -188,7 +204,7 @@ def _tensorrt(machine: Machine) -> Iterator[Finding]:
             told = f"{found.flavour} is installed but does not load: {found.problem}"
             yield Finding("tensorrt", "missing", told, mends.broken_tensorrt(machine, found))
         elif mismatch:
-            yield Finding("tensorrt", "missing", mismatch, mends.remove_wheel(machine))
+            yield Finding("tensorrt", "missing", mismatch, mends.replace_wheel(machine, found))
         elif found.flavour == "tensorrt-rtx" and not machine.nvidia.gpus:
             yield Finding("tensorrt", "ok", f"{found.label}: builds engines here, runs none without a GPU")
         else:
@@ -216,7 +232,8 @@ def _onnxruntime(machine: Machine) -> Iterator[Finding]:
         yield Finding("onnxruntime", "missing", told, mends.one_onnxruntime(machine))
     elif runtime.problem:
         told = f"{names or 'onnxruntime'} does not load: {runtime.problem}"
-        again = f"pip install --force-reinstall {runtime.packages[0].name if runtime.packages else 'onnxruntime'}"
+        name = runtime.packages[0].name if runtime.packages else "onnxruntime"
+        again = mends.AGAIN if runtime.problem.startswith(NO_ANSWER) else f"pip install --force-reinstall {name}"
         yield Finding("onnxruntime", "missing", told, again)
     elif _numbers(runtime.version or "") < _LEAST_ORT:
         least = ".".join(map(str, _LEAST_ORT))
@@ -233,10 +250,21 @@ def _providers(machine: Machine) -> Iterator[Finding]:
     found = ", ".join(runtime.providers) or "none"
     if "CPUExecutionProvider" not in runtime.providers:
         yield Finding("providers", "missing", f"{found}; the one for the CPU is not among them", mends.extra("cpu"))
+    elif runtime.unusable:
+        yield _unusable(machine, runtime)
     elif any(package.name == "onnxruntime-gpu" for package in runtime.packages) and "CUDA" not in found:
         yield Finding("providers", "note", f"{found}; onnxruntime-gpu is installed but CUDA is not among them")
     else:
         yield Finding("providers", "ok", found)
+
+
+def _unusable(machine: Machine, runtime: OnnxRuntime) -> Finding:
+    """Of the providers that do not load the last, which the others are built on."""
+    name, why = runtime.unusable[-1]
+    usable = ", ".join(one for one in runtime.providers if one not in dict(runtime.unusable))
+    mend = mends.providers(machine, why) if name.startswith("CUDA") and machine.nvidia.gpus else None
+    lacks = mend not in (None, mends.AGAIN)
+    return Finding("providers", "missing" if lacks else "note", f"{usable}; {name} does not load: {why}", mend)
 
 
 def _packages(machine: Machine) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Runs a command of the system for its output, and never waits for long.
+"""Runs a command of the system for its output, and never waits for ever.
 
 It knows nothing about what the commands say. A GPU that hangs makes its tools hang: they are given up on.
 """
@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
+"""The first import of TensorRT from an SD card, or nvidia-smi beside eight GPUs, may take over five."""
+
+NO_ANSWER = "did not answer"
+"""How a complaint about a command that ran out of time begins."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Output:
         if self.code == 0:
             return None
         if self.code is None:
-            return f"no answer within {LIMIT_S:.0f} s"
+            return f"{NO_ANSWER} in {LIMIT_S:.0f} s"
         if self.code < 0:
             return f"ended by signal {-self.code}"
         lines = [line.strip() for line in (*self.errors.splitlines()[::-1], *self.text.splitlines()) if line.strip()]

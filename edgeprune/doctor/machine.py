@@ -120,7 +120,7 @@ class Machine:
             nvidia=read_nvidia(root, said["smi"], said["cuda"]),
             tensorrts=tuple(tensorrt for tensorrt in found if tensorrt),
             system_tensorrt=read_system_tensorrt(root),
-            onnxruntime=read_onnxruntime(packages, said["onnxruntime"]),
+            onnxruntime=read_onnxruntime(packages, said["onnxruntime"], said["providers"]),
         )
 
     def version(self, package: str) -> str | None:

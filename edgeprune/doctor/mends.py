@@ -6,11 +6,15 @@ else it comes from pip.
 
 from __future__ import annotations
 
+from edgeprune.doctor.command import NO_ANSWER
 from edgeprune.doctor.machine import Machine
 from edgeprune.doctor.tensorrt import TensorRT
 from edgeprune.recipes.target import Flavour, Stack
 
+AGAIN = "edgeprune doctor"
+"""Once more: what was slow to load may lie in memory by now."""
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+_LEAST = {"tensorrt": "10.3", "tensorrt-rtx": "1.7"}  # as the extras of pyproject.toml
 _GUIDE = "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide"
 _SDK_MANAGER = "https://developer.nvidia.com/sdk-manager"
 _CUDA_13_DRIVER = 580  # the first driver branch that runs CUDA 13
@@ -24,7 +28,9 @@ def extra(name: str) -> str:
 def driver(machine: Machine) -> str:
     """Installs NVIDIA's driver, or lets a container see the host's."""
     problem = machine.nvidia.smi_problem or ""
-    if "mismatch" in problem or "no answer" in problem:  # an update without a restart; a GPU that hangs
+    if problem.startswith(NO_ANSWER):
+        return "nvidia-smi; sudo dmesg | grep -i -e nvrm -e xid"  # what it waits for; a restart might not end that
+    if "mismatch" in problem:  # an update without a restart
         return "sudo reboot"
     if machine.jetson:
         again = "sudo apt install --reinstall nvidia-l4t-cuda"
@@ -40,7 +46,9 @@ def driver(machine: Machine) -> str:
 
 def cuda_python(machine: Machine) -> str:
     """Installs the bindings of CUDA that the driver can run."""
-    major = _cuda_major(machine)
+    if (machine.nvidia.cuda_problem or "").startswith(NO_ANSWER):
+        return AGAIN
+    major = cuda_major(machine)
     return f"pip install 'cuda-python>={'12.6' if major == 12 else major},<{major + 1}'"
 
 
@@ -56,10 +64,12 @@ def tensorrt(machine: Machine, flavour: Flavour = "tensorrt", stack: Stack | Non
         if stack is not None and pack is not None and not stack.serves("tensorrt", pack.tensorrt):
             return f"install the JetPack that has {stack.versions}: {_SDK_MANAGER}"
         return show_system_tensorrt(machine) if machine.system_tensorrt else "sudo apt install python3-libnvinfer"
+    # A package without CUDA's version in its name is the one for the newest, 13.
+    name = f"{flavour}-cu12" if cuda_major(machine) == 12 else flavour
     if stack is None:
-        return extra(EXTRAS[flavour])
+        return extra(EXTRAS[flavour]) if name == flavour else f"{build_tools(machine)} tqdm '{name}>={_LEAST[flavour]}'"
     least, below = (".".join(map(str, version)) for version in (stack.least, stack.below))
-    return f"pip install '{flavour}>={least},<{below}'"
+    return f"pip install '{name}>={least},<{below}'"
 
 
 def show_system_tensorrt(machine: Machine) -> str:
@@ -71,9 +81,13 @@ def show_system_tensorrt(machine: Machine) -> str:
     return f"/usr/bin/python{version} -m venv --system-site-packages edge && edge/bin/pip install 'edgeprune[cpu]'"
 
 
-def remove_wheel(machine: Machine) -> str:
-    """Takes pip's TensorRT away, and shows the system's instead."""
-    names = [package.name for package in machine.packages if _is_tensorrt(package.name)]
+def replace_wheel(machine: Machine, found: TensorRT) -> str:
+    """Takes pip's TensorRT away; on a Jetson the system's is shown instead, elsewhere the driver's CUDA decides."""
+    names = [package.name for package in machine.packages if _is_tensorrt(package.name, found.flavour)]
+    if machine.jetson is None and found.version is not None:
+        release = ".".join(map(str, found.version[:3]))
+        wheel = f"{found.flavour}-cu{cuda_major(machine)}=={release}.*"
+        return f"pip uninstall -y {' '.join(names)} && pip install '{wheel}'"
     after = show_system_tensorrt(machine) if machine.system_tensorrt else "sudo apt install python3-libnvinfer"
     return f"pip uninstall -y {' '.join(names) or 'tensorrt'} && {after}"
 
@@ -83,10 +97,12 @@ def broken_tensorrt(machine: Machine, found: TensorRT) -> str:
     problem = found.problem or ""
     if "libnvdla_compiler" in problem and machine.jetson and (machine.jetson.l4t or "").startswith("36."):
         return "sudo apt install nvidia-l4t-dla-compiler"  # some boards come without it
+    if problem.startswith(NO_ANSWER):
+        return AGAIN
     if "libcuda.so" in problem:
         return driver(machine)
     if found.wheel and machine.jetson and found.flavour == "tensorrt":
-        return remove_wheel(machine)
+        return replace_wheel(machine, found)
     if not found.wheel:
         return "sudo apt install --reinstall python3-libnvinfer"
     return f"pip install --force-reinstall {found.flavour}"
@@ -99,7 +115,19 @@ def one_onnxruntime(machine: Machine) -> str:
     return f"pip uninstall -y {' '.join(names)} && pip install {keep}"
 
 
-def _cuda_major(machine: Machine) -> int:
+def providers(machine: Machine, problem: str) -> str | None:
+    """Gives ONNX Runtime's CUDA provider the libraries that ``problem`` says it lacks; None where that is unknown."""
+    if problem.startswith(NO_ANSWER):
+        return AGAIN
+    if not problem.startswith("libcu"):
+        return None
+    if cuda_major(machine) == 12:  # 1.27 is the first for CUDA 13 alone
+        return "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.24,<1.27'"
+    return "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+
+def cuda_major(machine: Machine) -> int:
+    """The newest major version of CUDA that the driver runs; without a driver the newest there is."""
     nvidia = machine.nvidia
     if nvidia.cuda:
         return int(nvidia.cuda.split(".")[0])
@@ -109,7 +137,9 @@ def _cuda_major(machine: Machine) -> int:
     return 13 if branch >= _CUDA_13_DRIVER else 12
 
 
-def _is_tensorrt(name: str) -> bool:
+def _is_tensorrt(name: str, flavour: Flavour) -> bool:
+    if flavour == "tensorrt-rtx":
+        return name.startswith(flavour)
     return name == "tensorrt" or name.startswith(("tensorrt-cu", "tensorrt-lean", "tensorrt-dispatch"))
 
 

@@ -19,7 +19,8 @@ class OnnxRuntime:
     Attributes:
         packages: those that claim to have installed it; more than one overwrite each other's files.
         version: of what is imported; None where it does not load.
-        providers: what it can run graphs on.
+        providers: what it was built to run graphs on.
+        unusable: of these for GPUs, those that do not load here, each with the reason.
         place: the folder it was found in.
         problem: why it does not load.
     """
@@ -29,10 +30,19 @@ class OnnxRuntime:
     providers: tuple[str, ...]
     place: str | None
     problem: str | None
+    unusable: tuple[tuple[str, str], ...] = ()
 
 
-def read_onnxruntime(packages: tuple[Package, ...], output: Output | None) -> OnnxRuntime | None:
-    """From the installed packages and what its probe said; None where there is neither."""
+def read_onnxruntime(
+    packages: tuple[Package, ...], output: Output | None, tried: Output | None = None
+) -> OnnxRuntime | None:
+    """From the installed packages and what its probes said; None where there is neither.
+
+    Args:
+        packages: that are installed.
+        output: of the probe "onnxruntime".
+        tried: of the probe "providers", which is a process of its own: one that does not load may end it.
+    """
     told = probe.parse(output)
     own = tuple(package for package in packages if package.name in ONNXRUNTIMES)
     if not told["installed"] and not own:
@@ -40,4 +50,13 @@ def read_onnxruntime(packages: tuple[Package, ...], output: Output | None) -> On
     problem = told.get("problem")
     if not told["installed"]:
         problem = "its files are gone"
-    return OnnxRuntime(own, told.get("version"), tuple(told.get("providers", ())), told.get("place"), problem)
+    providers = tuple(told.get("providers", ()))
+    return OnnxRuntime(own, told.get("version"), providers, told.get("place"), problem, _unusable(providers, tried))
+
+
+def _unusable(providers: tuple[str, ...], tried: Output | None) -> tuple[tuple[str, str], ...]:
+    told = probe.parse(tried)
+    reasons = told.get("unusable", {})
+    if told.get("problem"):
+        reasons = dict.fromkeys(probe.GPU_PROVIDERS, told["problem"])
+    return tuple((name, reasons[name]) for name in providers if name in reasons)

@@ -16,7 +16,15 @@ from edgeprune.doctor.command import Output
 from edgeprune.errors import BackendError
 from edgeprune.nvidia.library import MODULES, open_library
 
-KINDS = ("onnxruntime", "tensorrt", "tensorrt-rtx", "cuda")
+KINDS = ("onnxruntime", "providers", "tensorrt", "tensorrt-rtx", "cuda")
+GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+"""Of ONNX Runtime; the first is built on the second."""
+
+_RELU = bytes.fromhex(
+    "08083a330a0c0a0178120179220452656c751201675a0f0a0178120a0a08080112040a020801620f"
+    "0a0179120a0a08080112040a0208014202100d"
+)
+"""An ONNX model, y = Relu(x) over one fp32 number, in opset 13."""
 
 
 def parse(output: Output | None) -> dict[str, Any]:
@@ -44,6 +52,35 @@ def _onnxruntime() -> dict[str, Any]:
         return {"installed": True, "problem": _line(error)}
 
 
+def _providers() -> dict[str, Any]:
+    """Make a session of every GPU provider: which ones there are says only what the package was built with."""
+    if find_spec("onnxruntime") is None:
+        return {"installed": False}
+    try:
+        import onnxruntime
+
+        from edgeprune.runtime.ort import preload
+
+        there = [name for name in GPU_PROVIDERS if name in onnxruntime.get_available_providers()]
+        if there:
+            preload(onnxruntime)
+        problems = {name: _provider(onnxruntime, name) for name in there}
+        return {"installed": True, "unusable": {name: why for name, why in problems.items() if why}}
+    except Exception as error:  # as above
+        return {"installed": True, "problem": _line(error)}
+
+
+def _provider(onnxruntime: Any, name: str) -> str | None:
+    """Why a provider does not work; None where it does."""
+    from edgeprune.runtime.ort import load_problem
+
+    try:
+        session = onnxruntime.InferenceSession(_RELU, providers=[name], enable_fallback=0)
+    except Exception as error:  # its exceptions have no common base but this
+        return load_problem(name) or _line(error)
+    return None if name in session.get_providers() else load_problem(name) or "ONNX Runtime leaves it out"
+
+
 def _tensorrt(flavour: str) -> dict[str, Any]:
     (known,) = (name for name in MODULES if name == flavour)
     spec = find_spec(MODULES[known])
@@ -58,11 +95,18 @@ def _tensorrt(flavour: str) -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    try:
-        runtime = import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "cuda"
-        return {"installed": False} if missing else {"installed": True, "problem": _line(error)}
+    runtime: Any = None
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # the second is its name before 12.6
+        try:
+            runtime = import_module(name)
+            break
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "cuda":
+                return {"installed": True, "problem": _line(error)}
+        except Exception as error:  # what a missing shared library raises differs between versions
+            return {"installed": True, "problem": _line(error)}
+    if runtime is None:
+        return {"installed": False}
     told: dict[str, Any] = {"installed": True, "gpus": []}
     try:
         told["runtime"] = int(_checked(runtime.cudaRuntimeGetVersion()))
@@ -98,5 +142,6 @@ def _line(error: BaseException) -> str:
 
 if __name__ == "__main__":
     what = sys.argv[1]
-    found = _onnxruntime() if what == "onnxruntime" else _cuda() if what == "cuda" else _tensorrt(what)
+    asked = {"onnxruntime": _onnxruntime, "providers": _providers, "cuda": _cuda}
+    found = asked[what]() if what in asked else _tensorrt(what)
     print("\n" + json.dumps(found))

@@ -120,7 +120,7 @@ def _unfit(machine: Machine, target: Target, stacks: tuple[Stack, ...], found: T
         told = f"{found.flavour} does not load: {found.problem}"
         return Finding("tensorrt", "missing", told, mends.broken_tensorrt(machine, found))
     if mismatch:
-        return Finding("tensorrt", "missing", mismatch, mends.remove_wheel(machine))
+        return Finding("tensorrt", "missing", mismatch, mends.replace_wheel(machine, found))
     told = f"{found.label}; {target.name} needs {' or '.join(known.versions for known in stacks)}"
     other = target.choose(found.flavour, found.version)
     if other:  # another stack was asked for

@@ -1,1 +1,1 @@
-"""ONNX graphs to TensorRT plans: lint, profiles, memory, build."""
+"""ONNX graphs to TensorRT plans: profiles, memory, and one build after another."""

@@ -1,4 +1,4 @@
-"""A bundle's graphs to TensorRT plans for one target: lint, profile, memory, then one graph after another.
+"""A bundle's graphs to TensorRT plans for one target, one graph after another.
 
 Every finished plan is listed in ``build.json`` at once, so that a build that was stopped goes on where it was, and a
 file that is not whole is listed nowhere. Which library and which target is decided by the caller.
@@ -11,149 +11,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import NAME, SCHEMA, Build, Plan
-from edgeprune.bundle.manifest import File, Graph
+from edgeprune.bundle.manifest import File
 from edgeprune.bundle.plans import plan_folder, plan_path, read_build, write_build, write_whole
 from edgeprune.bundle.store import Bundle, sha256
 from edgeprune.engines.builder import build_plan
 from edgeprune.engines.choose import Choice
+from edgeprune.engines.examine import Examined, Request, examine, refuse
 from edgeprune.engines.key import Conditions, differences, make_key
-from edgeprune.engines.memory import RunNeed, check_build, check_run, graph_weights, scratch_bytes
+from edgeprune.engines.memory import check_build
 from edgeprune.engines.monitor import Progress, Silent
-from edgeprune.engines.profile import Profile, fit_shapes, make_profile
-from edgeprune.errors import BackendError, BundleError, UsageError
-from edgeprune.lint.lint import Finding, lint
-from edgeprune.recipes.target import Flavour, Shapes, Stack, Target
+from edgeprune.errors import BundleError
 from edgeprune.runtime.plan import this_platform
-from edgeprune.runtime.trusted import remember
-
-if TYPE_CHECKING:
-    import onnx
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to build for.
-
-    Attributes:
-        target: the device.
-        stack: the TensorRT of it.
-        precision: element type that the engines shall compute in; the bundle must have it.
-        shapes: ranges of the engines; None takes the target's, no wider than the model needs.
-    """
-
-    target: Target
-    stack: Stack
-    precision: str
-    shapes: Shapes | None = None
-
-    @property
-    def key(self) -> str:
-        """Name of the folder of plans."""
-        return f"{self.target.name}@{self.stack.name}"
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A graph before it is built.
-
-    Attributes:
-        graph: of the bundle.
-        path: of its .onnx file.
-        profile: bounds of its inputs.
-        findings: of the lint.
-        scratch: bytes between its layers at the most.
-    """
-
-    graph: Graph
-    path: Path
-    profile: Profile
-    findings: tuple[Finding, ...]
-    scratch: int
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What is known before anything is built.
-
-    Attributes:
-        graphs: in order of execution.
-        shapes: the ranges they are built for.
-        need: bytes that running will take.
-    """
-
-    graphs: tuple[Examined, ...]
-    shapes: Shapes
-    need: RunNeed
-
-    @property
-    def findings(self) -> tuple[tuple[Graph, Finding], ...]:
-        """Everything the lint refuses."""
-        return tuple((found.graph, finding) for found in self.graphs for finding in found.findings)
-
-    @property
-    def largest(self) -> Graph:
-        """The graph whose build takes most memory."""
-        return max((found.graph for found in self.graphs), key=graph_weights)
-
-
-def examine(
-    bundle: Bundle, request: Request, version: tuple[int, ...] | None = None, tell: Callable[[str], None] | None = None
-) -> Examination:
-    """Lint every graph, derive its profile and estimate memory; needs no TensorRT.
-
-    Args:
-        bundle: opened.
-        request: what to build for.
-        version: of the installed TensorRT; None takes the oldest that the stack allows.
-        tell: told the name of every graph.
-
-    Raises:
-        UsageError: the bundle's dialect or element type is not the target's.
-        BackendError: the built bundle would not fit into the target's memory.
-        MissingExtra: onnx is not installed.
-    """
-    manifest, stack = bundle.manifest, request.stack
-    if manifest.dialect not in stack.dialects:
-        raise UsageError(
-            f"the bundle's dialect is {manifest.dialect}; {request.key} ({stack.versions}) takes "
-            f"{' or '.join(stack.dialects)}: export again with --dialect {stack.dialects[0]}"
-        )
-    if manifest.dtype != request.precision:
-        raise UsageError(
-            f"the bundle is in {manifest.dtype}, and {request.target.name} is to compute in {request.precision}: "
-            f"export again with --dtype {request.precision}, or build with --precision {manifest.dtype}"
-        )
-    shapes = request.shapes or fit_shapes(request.target.shapes, manifest)
-    graphs = []
-    for graph in manifest.graphs:
-        if tell is not None:
-            tell(graph.name)
-        path = bundle.path(graph.file)
-        graphs.append(_examine(graph, path, bundle, shapes, (stack.flavour, version or stack.least)))
-    scratch = max(found.scratch for found in graphs)
-    return Examination(tuple(graphs), shapes, check_run(manifest, request.target, shapes, scratch))
-
-
-def _examine(
-    graph: Graph, path: Path, bundle: Bundle, shapes: Shapes, library: tuple[Flavour, tuple[int, ...]]
-) -> Examined:
-    model = _load(path)
-    profile = make_profile(graph, bundle.manifest, shapes)
-    return Examined(graph, path, profile, lint(model, profile, *library), scratch_bytes(model, profile))
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    """A graph without the weights outside of it."""
-    try:
-        import onnx
-    except ImportError as error:
-        from edgeprune.errors import MissingExtra
-
-        raise MissingExtra("onnx", "tensorrt", "reading graphs") from error
-    return onnx.load(str(path), load_external_data=False)
+from edgeprune.runtime.trusted import is_known, remember
 
 
 def build_bundle(
@@ -182,7 +53,6 @@ def build_bundle(
     progress, tell = progress or Silent(), tell or (lambda text: None)
     examination = examine(bundle, request, choice.library.version)
     refuse(examination)
-    check_build(examination.largest, available, choice.device_free)
     conditions = Conditions(
         library=choice.library,
         capabilities=request.target.capabilities,
@@ -191,43 +61,57 @@ def build_bundle(
         workspace=request.target.workspace,
     )
     folder = plan_folder(bundle.root, request.key)
-    build = _started(folder, bundle, request, conditions, tell)
-    count = len(examination.graphs)
-    for index, found in enumerate(examination.graphs):
-        key = make_key(found.graph, found.profile, conditions)
-        old = build.plan(found.graph.name)
-        reason = _reason(folder, old, key)
-        progress.start(found.graph.name, index, count)
-        if reason is None:
+    old = _old_plans(folder, tell)
+    tasks = [_task(found, folder, old.get(found.graph.name), conditions) for found in examination.graphs]
+    todo = [(task.found.graph, task.found.scratch) for task in tasks if task.reason is not None]
+    check_build(todo, request.target.workspace, available, choice.device_free)
+    # Only what is still right goes on: a build that is stopped must not vouch for the rest of an older one.
+    build = _empty(bundle, request, conditions)
+    build = replace(build, plans=tuple(task.old for task in tasks if task.old and task.reason is None))
+    for index, task in enumerate(tasks):
+        name = task.found.graph.name
+        progress.start(name, index, len(tasks))
+        if task.reason is None:
             progress.finish("as it was")
             continue
-        if old is not None:
-            tell(f"{found.graph.name} is built again: {reason}")
-        plan = _build_one(found, folder, key, conditions, progress)
-        build = replace(build, plans=_ordered((*(p for p in build.plans if p.graph != plan.graph), plan), bundle))
+        if task.old is not None:
+            tell(f"{name} is built again: {task.reason}")
+        plan = _build_one(task, folder, conditions, progress)
+        build = replace(build, plans=_ordered((*build.plans, plan), bundle))
         write_build(folder, build)
         progress.finish("built")
     return build
 
 
-def refuse(examination: Examination) -> None:
-    """Raise if the lint found anything.
+@dataclass(frozen=True)
+class _Task:
+    """One graph: what it is, the plan there was, what a plan depends on now, and why to build it, None if not."""
 
-    Raises:
-        BackendError: the first finding, and how many there are.
-    """
-    if examination.findings:
-        graph, finding = examination.findings[0]
-        more = f" (and {len(examination.findings) - 1} more: --dry-run lists all)" if examination.findings[1:] else ""
-        raise BackendError(f"graph {graph.name}: {finding.message}{more}")
+    found: Examined
+    old: Plan | None
+    key: dict[str, str]
+    reason: str | None
 
 
-def _started(
-    folder: Path, bundle: Bundle, request: Request, conditions: Conditions, tell: Callable[[str], None]
-) -> Build:
-    """The build as far as it got before, for graphs that the bundle still has; else an empty one."""
-    manifest, library = bundle.manifest, conditions.library
-    build = Build(
+def _task(found: Examined, folder: Path, old: Plan | None, conditions: Conditions) -> _Task:
+    key = make_key(found.graph, found.profile, conditions)
+    return _Task(found, old, key, _reason(folder, old, key))
+
+
+def _old_plans(folder: Path, tell: Callable[[str], None]) -> dict[str, Plan]:
+    """What was built before, by graph."""
+    if not (folder / NAME).is_file():
+        return {}
+    try:
+        return {plan.graph: plan for plan in read_build(folder).plans}
+    except BundleError as error:
+        tell(f"everything is built again: {error}")
+        return {}
+
+
+def _empty(bundle: Bundle, request: Request, conditions: Conditions) -> Build:
+    library = conditions.library
+    return Build(
         schema=SCHEMA,
         target=request.target.name,
         stack=request.stack.name,
@@ -236,19 +120,10 @@ def _started(
         capabilities=request.target.capabilities,
         platform=this_platform(),
         device=conditions.device,
-        dtype=manifest.dtype,
-        dialect=manifest.dialect,
+        dtype=bundle.manifest.dtype,
+        dialect=bundle.manifest.dialect,
         plans=(),
     )
-    if not (folder / NAME).is_file():
-        return build
-    try:
-        old = read_build(folder)
-    except BundleError as error:
-        tell(f"everything is built again: {error}")
-        return build
-    known = {graph.name for graph in manifest.graphs}
-    return replace(build, plans=_ordered(tuple(plan for plan in old.plans if plan.graph in known), bundle))
 
 
 def _reason(folder: Path, old: Plan | None, key: dict[str, str]) -> str | None:
@@ -263,11 +138,13 @@ def _reason(folder: Path, old: Plan | None, key: dict[str, str]) -> str | None:
         return f"{path.name} is gone"
     if path.stat().st_size != old.file.bytes or sha256(path) != old.file.sha256:
         return f"{path.name} was changed"
+    if not is_known(old.file.sha256):
+        return f"{path.name} was not built on this machine"
     return None
 
 
-def _build_one(found: Examined, folder: Path, key: dict[str, str], conditions: Conditions, progress: Progress) -> Plan:
-    start = perf_counter()
+def _build_one(task: _Task, folder: Path, conditions: Conditions, progress: Progress) -> Plan:
+    found, start = task.found, perf_counter()
     built = build_plan(found.graph, found.path, found.profile, conditions, progress)
     path = folder / f"{found.graph.name}.plan"
     write_whole(path, partial(_write, built.data))
@@ -276,7 +153,7 @@ def _build_one(found: Examined, folder: Path, key: dict[str, str], conditions: C
     return Plan(
         graph=found.graph.name,
         file=File(path.name, path.stat().st_size, digest),
-        key=key,
+        key=task.key,
         inputs=found.profile,
         outputs=built.outputs,
         precisions=built.precisions,

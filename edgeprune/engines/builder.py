@@ -99,7 +99,7 @@ def _config(library: Library, parsed: Network, profile: Sequence[Bounds], condit
 
         return CreateConfigRTX(**_devices(library, conditions.capabilities), **settings)
     cache = timing_cache(conditions)
-    return trt.CreateConfig(load_timing_cache=str(cache) if cache.is_file() else None, **settings)
+    return trt.CreateConfig(load_timing_cache=str(cache) if cache and cache.is_file() else None, **settings)
 
 
 def _devices(library: Library, capabilities: tuple[str, ...]) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def _serialize(parsed: Network, config: Any, conditions: Conditions, graph: Grap
     """The plan's bytes, None where TensorRT gave up."""
     from polygraphy.exception import PolygraphyException
 
-    library = conditions.library
-    save = None if library.flavour == "tensorrt-rtx" else str(timing_cache(conditions))
+    library, cache = conditions.library, timing_cache(conditions)
+    save = str(cache) if cache else None
     triple = (parsed.builder, parsed.network, parsed.parser)
     try:
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeprune.bundle.build import Bounds
 from edgeprune.bundle.manifest import Graph
 from edgeprune.nvidia.library import Library
+from edgeprune.runtime.plan import this_platform
 
 BUILDER = 1
 """Raised when edgeprune builds the same graph differently."""
@@ -39,6 +40,7 @@ def make_key(graph: Graph, profile: Sequence[Bounds], conditions: Conditions) ->
         "graph": graph.file.sha256,
         "data": graph.data.sha256 if graph.data else "",
         "library": conditions.library.name,
+        "platform": this_platform(),
         "capabilities": " ".join(conditions.capabilities),
         "device": conditions.device or "",
         "precision": conditions.precision,

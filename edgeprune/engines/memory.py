@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from edgeprune.bundle.build import Bounds
 from edgeprune.bundle.manifest import Graph, Manifest
+from edgeprune.engines.profile import limit_shapes
 from edgeprune.errors import BackendError
-from edgeprune.lint.shapes import points
+from edgeprune.lint.shapes import Point, points
 from edgeprune.recipes.target import Range, Shapes, Target
+from edgeprune.runtime.room import row_bytes, spell
 
 if TYPE_CHECKING:
     import onnx
 
-_BYTES = {"fp32": 4, "fp16": 2}
 BUILDER_COPIES = 3.5
 """Peak of a build in multiples of the graph's weights, measured with TensorRT-RTX 1.7 (the test holds it to that)."""
 BUILDER_BASE = 400 << 20
@@ -29,11 +30,13 @@ SYSTEM_RESERVE = 2 << 30
 
 @dataclass(frozen=True)
 class RunNeed:
-    """Bytes that running a bundle takes on a device.
+    """Bytes that running a bundle takes on a device, at the usual batch and the longest prompts of the ranges.
+
+    A larger batch is judged when it is asked for.
 
     Attributes:
         weights: of all graphs; the embedding table stays a mapped file.
-        cache: keys and values of one batch at its longest, twice: a step reads one copy and writes the other.
+        cache: keys and values at their longest, twice: a step reads one copy and writes the other.
         scratch: what lies between a graph's layers at its largest; all graphs share it.
     """
 
@@ -52,119 +55,145 @@ def graph_weights(graph: Graph) -> int:
     return (graph.data.bytes if graph.data else 0) + graph.file.bytes
 
 
-def build_need(graph: Graph) -> int:
+def host_need(graph: Graph) -> int:
     """Bytes of host memory that building one graph takes at its peak; graphs are built one after another."""
     return int(BUILDER_COPIES * graph_weights(graph)) + BUILDER_BASE
 
 
+def device_need(graph: Graph, scratch: int, workspace: int) -> int:
+    """Bytes of a GPU's memory that tuning one graph on it takes: its weights, and scratch as far as it is allowed."""
+    return graph_weights(graph) + min(scratch, workspace)
+
+
 def run_need(manifest: Manifest, shapes: Shapes, scratch: int) -> RunNeed:
-    """Bytes that running takes with the longest prompts that the ranges allow.
+    """Bytes that running takes.
 
     Args:
         manifest: of the bundle.
         shapes: the ranges of its engines.
-        scratch: largest of all graphs, from ``scratch_bytes``.
+        scratch: largest of all graphs at the usual batch, from ``scratch_bytes``.
     """
-    d = manifest.decoder
-    row = 2 * d.layers * d.kv_heads * d.head_dim * _BYTES[manifest.dtype]
-    rows = shapes.batch.most * shapes.context
-    return RunNeed(sum(map(graph_weights, manifest.graphs)), 2 * rows * row, scratch)
+    rows = shapes.batch.usual * shapes.context
+    cache = 2 * rows * manifest.decoder.layers * row_bytes(manifest)
+    return RunNeed(sum(map(graph_weights, manifest.graphs)), cache, scratch)
 
 
-def scratch_bytes(model: onnx.ModelProto, profile: Sequence[Bounds]) -> int:
+def scratch_bytes(model: onnx.ModelProto, profile: Sequence[Bounds], batch: int) -> int:
     """Peak of a graph's values that are alive at once at its longest prompt, weights excluded.
 
     Fusing layers only makes it less. A prompt finds an empty cache, so cached rows are not counted beside it.
+
+    Args:
+        model: the graph.
+        profile: of the graph.
+        batch: pictures at once.
     """
-    point = points(model, tuple(map(_without_past, profile)))[2]
+    point = points(model, tuple(_prompt(bounds, batch) for bounds in profile))[2]
     nodes = model.graph.node
     last = {name: place for place, node in enumerate(nodes) for name in node.input}
     kept = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.output}
-    alive = sum(point.nbytes(value.name) or 0 for value in model.graph.input)
+    alive = sum(_bytes(point, value.name) for value in model.graph.input)
     peak = alive
     for place, node in enumerate(nodes):
-        alive += sum(point.nbytes(name) or 0 for name in node.output if name)
+        alive += sum(_bytes(point, name) for name in node.output if name)
         peak = max(peak, alive)
         done = {name for name in node.input if name and last[name] == place and name not in kept}
-        alive -= sum(point.nbytes(name) or 0 for name in done)
+        alive -= sum(_bytes(point, name) for name in done)
     return peak
 
 
-def _without_past(bounds: Bounds) -> Bounds:
-    if not bounds.name.startswith("past_"):
+def _prompt(bounds: Bounds, batch: int) -> Bounds:
+    """The bounds of an input with the batch fixed and, for a cache, no rows."""
+    if bounds.kind == "values":
         return bounds
-    return replace(bounds, usual=bounds.least, most=bounds.least)
+    most = (batch, *bounds.most[1:])
+    if bounds.name.startswith("past_"):
+        most = (*most[:2], 0, *most[3:])
+    return replace(
+        bounds, least=tuple(map(min, bounds.least, most)), usual=tuple(map(min, bounds.usual, most)), most=most
+    )
 
 
-def check_build(graph: Graph, available: int, device_free: int | None) -> None:
-    """Raise if building one graph takes more than there is.
+def _bytes(point: Point, name: str) -> int:
+    """Bytes of a value; what is unknown counts nothing, and the tests see to it that exports have nothing unknown."""
+    return point.nbytes(name) or 0
+
+
+def check_build(graphs: Sequence[tuple[Graph, int]], workspace: int, available: int, device_free: int | None) -> None:
+    """Raise if building any of several graphs takes more than there is.
 
     Args:
-        graph: the largest one.
-        available: bytes free on the machine.
-        device_free: bytes free on the GPU that tactics are tuned on; None where it shares the machine's.
+        graphs: those that are to be built, each with its scratch in bytes.
+        workspace: bytes of scratch that a build may take.
+        available: bytes free on the machine, swap included; on a Jetson, where the GPU shares them, without.
+        device_free: bytes free on the GPU that tactics are tuned on: its own memory, or the machine's where it shares
+            that; None where no GPU is needed.
 
     Raises:
         BackendError: how much is missing, and what would help.
     """
-    need = build_need(graph)
-    if need > available:
-        raise BackendError(
-            f"building graph {graph.name} takes about {_gb(need)} at its peak, this machine has {_gb(available)} free; "
-            f"close other programs, add swap, or {_smaller_graphs(graph)}"
-        )
-    if device_free is not None and graph_weights(graph) > device_free:
-        raise BackendError(
-            f"building graph {graph.name} takes its {_gb(graph_weights(graph))} of weights on the GPU, which has "
-            f"{_gb(device_free)} free; close what else uses it (nvidia-smi), or {_smaller_graphs(graph)}"
-        )
+    for graph, scratch in graphs:
+        need = host_need(graph)
+        if need > available:
+            raise BackendError(
+                f"building graph {graph.name} takes about {spell(need)} at its peak, this machine has "
+                f"{spell(available)} free; close other programs, {_smaller(graph)}"
+            )
+        need = device_need(graph, scratch, workspace)
+        if device_free is not None and need > device_free:
+            raise BackendError(
+                f"building graph {graph.name} takes about {spell(need)} on the GPU, which has {spell(device_free)} "
+                f"free; close what else uses it (nvidia-smi), {_smaller(graph)}"
+            )
 
 
 def check_run(manifest: Manifest, target: Target, shapes: Shapes, scratch: int) -> RunNeed:
     """Raise if the built bundle cannot run on the target.
 
     Raises:
-        BackendError: how much it takes, how much there is, and which dtype or budget would fit.
+        BackendError: how much it takes, how much there is, and which dtype or ranges would fit.
     """
     need = run_need(manifest, shapes, scratch)
     if target.memory is None:
         return need
     there = target.memory - (SYSTEM_RESERVE if target.kind == "jetson" else 0)
     if need.total > there:
-        reserve = f" beside the {_gb(SYSTEM_RESERVE)} of its system" if target.kind == "jetson" else ""
+        reserve = f" beside the {spell(SYSTEM_RESERVE)} of its system" if target.kind == "jetson" else ""
         raise BackendError(
-            f"running takes {_gb(need.total)} ({_gb(need.weights)} weights, {_gb(need.cache)} cache of "
-            f"{shapes.context} rows, {_gb(need.scratch)} scratch); {target.name} has {_gb(there)}{reserve}: "
-            f"{what_fits(manifest, shapes, scratch, there)}"
+            f"running takes {spell(need.total)} ({spell(need.weights)} weights, {spell(need.cache)} cache of "
+            f"{shapes.batch.usual} x {shapes.context} rows, {spell(need.scratch)} scratch); {target.name} has "
+            f"{spell(there)}{reserve}: {what_fits(manifest, shapes, scratch, there)}"
         )
     return need
 
 
 def what_fits(manifest: Manifest, shapes: Shapes, scratch: int, there: int) -> str:
-    """Which element type or which ranges would fit into ``there`` bytes, as advice."""
-    if manifest.dtype == "fp32":
-        half = run_need(manifest, shapes, scratch)
-        if half.total // 2 <= there:
-            return f"fp16 takes {_gb(half.total // 2)}: export again with --dtype fp16"
-    for rows in (2048, 1024, 512):
-        if rows >= shapes.context or rows <= shapes.text.least + 1:
+    """Which element type or which ranges would fit into ``there`` bytes, as advice that can be followed."""
+    need = run_need(manifest, shapes, scratch)
+    if manifest.dtype == "fp32" and need.total // 2 <= there:
+        return f"fp16 takes {spell(need.total // 2)}: export again with --dtype fp16"
+    single = replace(shapes, batch=Range(1, 1, 1))
+    for context in (shapes.context, 2048, 1024, 512, 256):
+        if context > shapes.context:
             continue
-        most = min(shapes.kept.most, rows - shapes.text.least)
-        kept = Range(min(shapes.kept.least, most), min(shapes.kept.usual, most), most)
-        text = Range(shapes.text.least, min(shapes.text.usual, rows - 1), min(shapes.text.most, rows - 1))
-        need = run_need(manifest, replace(shapes, context=rows, kept=kept, text=text), scratch * rows // shapes.context)
+        smaller = limit_shapes(single, context, manifest.vision.tokens)
+        share = scratch * context // (shapes.context * shapes.batch.usual)
+        need = run_need(manifest, smaller, share)
         if need.total <= there:
+            ranges = (f"{name} = {_toml(getattr(smaller, name))}" for name in ("batch", "text", "kept"))
             return (
-                f"a context of {rows} rows takes {_gb(need.total)}: set context = {rows} in a target file of your own"
+                f"{spell(need.total)} would do with context = {context}, {', '.join(ranges)} in [shapes] of a target "
+                "file of your own: fewer tokens are kept (--keep) and cached"
             )
-    return "no dtype or budget of this model fits; take a smaller model or a larger device"
+    return "no dtype, context or budget of this model fits; take a smaller model or a larger device"
 
 
-def _smaller_graphs(graph: Graph) -> str:
+def _toml(span: Range) -> str:
+    return f"[{span.least}, {span.usual}, {span.most}]"
+
+
+def _smaller(graph: Graph) -> str:
+    half = "or export in fp16, " if any(tensor.dtype == "fp32" for tensor in graph.inputs) else "or "
     if graph.role == "segment":
-        return "cut the decoder into more segments (more cuts in the recipe)"
-    return "build on a larger machine of the same GPU"
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+        return f"{half}cut the decoder into more segments (cuts in the recipe); a smaller --keep does not help a build"
+    return f"{half}build on a larger machine with the same GPU"

@@ -15,7 +15,7 @@ from typing import Any
 from edgeprune.bundle.build import Output
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError, MissingExtra
-from edgeprune.nvidia.library import EXTRAS, Library
+from edgeprune.nvidia.library import Library, extra_for
 from edgeprune.nvidia.logger import Messages, make_logger
 
 DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
@@ -74,7 +74,7 @@ def loaders(library: Library) -> Any:
     try:
         from polygraphy import config, logger
     except ImportError as error:
-        raise MissingExtra("polygraphy", EXTRAS[library.flavour], "building engines") from error
+        raise MissingExtra("polygraphy", extra_for(library.flavour), "building engines") from error
     config.USE_TENSORRT_RTX = library.flavour == "tensorrt-rtx"  # read when the next line first imports its module
     from polygraphy.backend import trt
 
@@ -142,14 +142,15 @@ def _has_weights(layer: Any, made: dict[str, Any]) -> bool:
 
 
 def _allow_decomposing(library: Library, parsed: Network) -> None:
-    """Let fused attention fall apart where no kernel of its type exists (fp32); otherwise the build would fail.
+    """Let fused attention in fp32 fall apart: no kernel of that type exists, and the build would fail.
 
-    TensorRT-RTX 1.7: "not supported by a dedicated kernel" without it. The ONNX operator has no attribute for it.
+    TensorRT-RTX 1.7: "not supported by a dedicated kernel" without it. The ONNX operator has no attribute for it. In
+    fp16 the kernel must be there: without it the build fails, instead of an engine that is slow.
     """
     layer_type, layer_class = library.member("LayerType", "ATTENTION_INPUT"), library.member("IAttentionInputLayer")
     if layer_type is None or layer_class is None:
         return
     for layer in parsed.layers():
-        if layer.type == layer_type:
+        if layer.type == layer_type and dtype_name(layer.get_input(0)) == "fp32":
             layer.__class__ = layer_class
             layer.attention.decomposable = True

@@ -20,14 +20,25 @@ Span = tuple[int, int, int]
 
 def fit_shapes(shapes: Shapes, manifest: Manifest) -> Shapes:
     """A target's ranges, no wider than what the bundle's own model can ever be given."""
-    tokens, context = manifest.vision.tokens, min(shapes.context, manifest.decoder.context)
-    most = min(shapes.kept.most, tokens)
-    kept = Range(min(shapes.kept.least, most), min(shapes.kept.usual, most), most)
-    longest = max(2, context - 1)
-    text = shapes.text
-    if text.most > longest:
-        text = Range(min(text.least, longest), min(text.usual, longest), longest)
-    return replace(shapes, kept=kept, text=text, context=context)
+    return limit_shapes(shapes, min(shapes.context, manifest.decoder.context), manifest.vision.tokens)
+
+
+def limit_shapes(shapes: Shapes, context: int, tokens: int) -> Shapes:
+    """Ranges within a context, so that the shortest text fits beside the most visual rows and the other way round.
+
+    Args:
+        shapes: the ranges.
+        context: the most rows of a cache, at least 3.
+        tokens: the most visual rows there can be.
+    """
+    text = _at_most(shapes.text, context - 2)
+    kept = _at_most(shapes.kept, max(1, min(tokens, context - 1 - text.least)))
+    return replace(shapes, text=text, kept=kept, context=context)
+
+
+def _at_most(span: Range, most: int) -> Range:
+    most = min(span.most, most)
+    return Range(min(span.least, most), min(span.usual, most), most)
 
 
 def make_profile(graph: Graph, manifest: Manifest, shapes: Shapes) -> Profile:
@@ -56,7 +67,8 @@ class _Sizes:
     @classmethod
     def of(cls, shapes: Shapes) -> _Sizes:
         text, kept, context = shapes.text, shapes.kept, shapes.context
-        prompt = (text.usual + kept.usual, min(text.most + kept.most, context))
+        most = min(text.most + kept.most, context)
+        prompt = (min(text.usual + kept.usual, most), most)
         axes = {
             "B": (shapes.batch.least, shapes.batch.usual, shapes.batch.most),
             "K": (kept.least, kept.usual, kept.most),
@@ -64,11 +76,11 @@ class _Sizes:
             "a": (0, text.usual // 2, text.most),
             "t": (0, text.usual - text.usual // 2, text.most),
             "S": (1, prompt[0], prompt[1]),
-            "P": (0, prompt[0], context - 1),
+            "P": (0, min(prompt[0], context - 1), context - 1),
         }
         keep = max(1, kept.usual // 2)
         values = {
-            "span_start": (0, text.usual // 2, prompt[1] - kept.most),
+            "span_start": (0, min(text.usual // 2, prompt[1] - kept.most), prompt[1] - kept.most),
             "span_length": (kept.least, kept.usual, kept.most),
             "keep": (1, keep, kept.most),
             "merge": (1, max(1, keep // 4), max(1, kept.most - 1)),
@@ -84,7 +96,8 @@ def _bounds(graph: Graph, tensor: Tensor, sizes: _Sizes, rows: int | None) -> Bo
             )
         span = sizes.values[tensor.name]
         if rows is not None:  # the encoder's stage sees the patches of one picture, whatever the decoder may
-            span = (min(span[0], rows), min(span[1], rows), min(span[2], rows))
+            limit = rows if tensor.name == "keep" else max(1, rows - 1)
+            span = (min(span[0], limit), min(span[1], limit), min(span[2], limit))
         return Bounds(tensor.name, tensor.dtype, "values", *((size,) for size in span))
     spans = [_axis(graph, tensor, axis, sizes) for axis in tensor.shape]
     least, usual, most = zip(*spans, strict=True)

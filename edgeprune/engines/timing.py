@@ -6,18 +6,17 @@ anywhere. TensorRT-RTX builds without a GPU, measures nothing, and has no such f
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from edgeprune.engines.key import Conditions
+from edgeprune.runtime.local import cache_folder
 
 
-def timing_cache(conditions: Conditions) -> Path:
-    """The file for one library, version and device; its folder is made if need be."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    words = (conditions.library.name, conditions.device or "", *conditions.capabilities)
-    name = re.sub(r"[^\w.]+", "-", " ".join(filter(None, words)))
-    folder = base / "edgeprune" / "timing"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.cache"
+def timing_cache(conditions: Conditions) -> Path | None:
+    """The file for one library, version and device; None where nothing is measured or there is no place for it."""
+    folder = None if conditions.library.flavour == "tensorrt-rtx" else cache_folder()
+    if folder is None:
+        return None
+    words = ("timing", conditions.library.name, conditions.device or "", *conditions.capabilities)
+    return folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', ' '.join(filter(None, words)))}.cache"

@@ -7,34 +7,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeprune.bundle.build import Bounds
+from edgeprune.bundle.manifest import Graph
+from edgeprune.engines.examine import Request
 from edgeprune.recipes.target import Flavour
 
 _PROGRAM: dict[Flavour, str] = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
 
 
-def trtexec_line(
-    path: Path, plan: Path, profile: Sequence[Bounds], flavour: Flavour, version: tuple[int, ...], workspace: int
-) -> str:
+def trtexec_line(graph: Graph, path: Path, plan: Path, profile: Sequence[Bounds], request: Request) -> str:
     """One line for a shell.
 
     Args:
-        path: of the .onnx file.
+        graph: of the bundle.
+        path: of its .onnx file.
         plan: where the plan shall go.
-        profile: bounds of every input; those without anything that varies are left out, as trtexec expects.
-        flavour, version: of the TensorRT; from 11 on everything is strongly typed and the option says nothing.
-        workspace: bytes.
+        profile: bounds of every input; those of fixed shape are left out, as trtexec expects.
+        request: target, stack and precision.
     """
-    words = [_PROGRAM[flavour], f"--onnx={path}", f"--saveEngine={plan}"]
-    if flavour == "tensorrt" and version < (11,):
+    target, stack = request.target, request.stack
+    words = [_PROGRAM[stack.flavour], f"--onnx={path}", f"--saveEngine={plan}"]
+    if stack.flavour == "tensorrt-rtx":
+        words.append(f"--computeCapabilities={','.join(c.replace('.', '') for c in target.capabilities)}")
+    elif stack.least < (11,):  # from 11 on everything is strongly typed
         words.append("--stronglyTyped")
-    words.append(f"--memPoolSize=workspace:{workspace / 2**20:g}M")
-    dynamic = [bounds for bounds in profile if bounds.kind == "values" or bounds.least != bounds.most]
-    if dynamic:
-        for option, member in (("minShapes", "least"), ("optShapes", "usual"), ("maxShapes", "most")):
-            shapes = ",".join(f"{b.name}:{_dims(getattr(b, member))}" for b in dynamic)
-            words.append(f"--{option}={shapes}")
+    words.append(f"--memPoolSize=workspace:{target.workspace / 2**20:g}M")
+    varying = {tensor.name for tensor in graph.inputs if not tensor.shape or not all(map(_is_fixed, tensor.shape))}
+    for option, member in (("minShapes", "least"), ("optShapes", "usual"), ("maxShapes", "most")):
+        shapes = [f"{bounds.name}:{_dims(getattr(bounds, member))}" for bounds in profile if bounds.name in varying]
+        if shapes:
+            words.append(f"--{option}={','.join(shapes)}")
     words.append("--skipInference")
     return shlex.join(words)
+
+
+def _is_fixed(axis: int | str) -> bool:
+    return isinstance(axis, int)
 
 
 def _dims(sizes: tuple[int, ...]) -> str:

@@ -1,13 +1,17 @@
 """One NVIDIA GPU and one stream on it: memory, copies, and recorded graphs, through ``cuda-python``.
 
 Every call that fails becomes a BackendError with the call's name and CUDA's own name of the error. Nothing here
-knows arrays or TensorRT; who owns which memory is decided in ``memory``.
+knows arrays or TensorRT; who owns which memory is decided in ``memory``. One thread at a time, and any: a thread that
+comes new calls ``use`` first.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import BackendError, MissingExtra
@@ -48,19 +52,30 @@ class Cuda:
         index: which GPU.
         runtime: the module ``cuda.bindings.runtime``; None imports it.
         extra: of edgeprune, named where cuda-python is missing.
+        meminfo: where Linux says how much memory is available.
+
+    Attributes:
+        device: the GPU.
+        gpus: how many there are.
 
     Raises:
         MissingExtra: cuda-python is not installed.
         BackendError: there is no GPU of that number.
     """
 
-    def __init__(self, index: int = 0, runtime: Any = None, extra: str = "tensorrt") -> None:
-        self._runtime = runtime or _import(extra)
+    def __init__(
+        self,
+        index: int = 0,
+        runtime: Any = None,
+        extra: str = "tensorrt",
+        meminfo: Path = Path("/proc/meminfo"),
+    ) -> None:
+        self._runtime, self._meminfo = runtime or _import(extra), meminfo
         found = devices(self._runtime)
         if not 0 <= index < len(found):
             raise BackendError(f"there is no GPU {index}; this machine has {len(found)}, numbered from 0")
-        self.device = found[index]
-        self._call("cudaSetDevice", index)
+        self.device, self.gpus = found[index], len(found)
+        self.use()
         # A stream of its own: on the default stream TensorRT synchronises the whole device around every run.
         self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         self._open = True
@@ -70,10 +85,20 @@ class Cuda:
         """The stream's handle."""
         return int(self._stream)
 
+    def use(self) -> None:
+        """Make it the calling thread's GPU: memory is allocated, and TensorRT works, on whichever that is."""
+        self._call("cudaSetDevice", self.device.index)
+
     def memory(self) -> tuple[int, int]:
-        """Bytes of the GPU's memory: free and in all."""
-        free, total = self._call("cudaMemGetInfo")
-        return int(free), int(total)
+        """Bytes of the GPU's memory: free and in all.
+
+        Where CPU and GPU share it, CUDA's figure leaves out the page cache, which just took in the files of the bundle
+        and is given back on demand; NVIDIA's "CUDA for Tegra" says to read Linux's own figure.
+        """
+        free, total = map(int, self._call("cudaMemGetInfo"))
+        if self.device.integrated:
+            free = min(max(free, _available(self._meminfo)), total)
+        return free, total
 
     def allocate(self, size: int) -> int | None:
         """The address of ``size`` bytes on the GPU, None where it has no such room."""
@@ -153,6 +178,17 @@ class Cuda:
         return _call(self._runtime, name, *arguments)
 
 
+def open_gpu(capabilities: Collection[str], runtime: Any = None, extra: str = "tensorrt") -> Cuda:
+    """The first GPU that has one of these compute capabilities; where none has, the first of all.
+
+    Raises:
+        MissingExtra: cuda-python is not installed.
+        BackendError: there is no NVIDIA GPU.
+    """
+    suitable = (gpu.index for gpu in devices(runtime, extra) if gpu.capability in capabilities)
+    return Cuda(next(suitable, 0), runtime, extra)
+
+
 def devices(runtime: Any = None, extra: str = "tensorrt") -> tuple[Device, ...]:
     """The GPUs of this machine, in CUDA's order; at least one.
 
@@ -165,6 +201,15 @@ def devices(runtime: Any = None, extra: str = "tensorrt") -> tuple[Device, ...]:
     if not count:
         raise BackendError("no NVIDIA GPU here: CUDA counts 0 devices; edgeprune doctor says more")
     return tuple(_device(runtime, index) for index in range(count))
+
+
+def _available(meminfo: Path) -> int:
+    """Bytes that Linux could give to a new program; 0 where it does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo.read_text(encoding="ascii"), re.MULTILINE)
+    except (OSError, ValueError):
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def _device(runtime: Any, index: int) -> Device:

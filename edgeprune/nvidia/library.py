@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import BackendError, MissingExtra
@@ -60,7 +61,12 @@ def open_library(flavour: Flavour) -> Library:
     """
     name = MODULES[flavour]
     if importlib.util.find_spec(name) is None:
-        raise MissingExtra(name, EXTRAS[flavour], f"{flavour} engines")
+        if flavour == "tensorrt" and on_jetson():
+            raise BackendError(
+                "tensorrt cannot be imported; on a Jetson it comes with JetPack: sudo apt install python3-libnvinfer, "
+                "and a virtual environment made with --system-site-packages"
+            )
+        raise MissingExtra(name, extra_for(flavour), f"{flavour} engines")
     try:
         module = importlib.import_module(name)
         text: str = module.__version__
@@ -68,6 +74,16 @@ def open_library(flavour: Flavour) -> Library:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(f"{name} is installed but does not load: {reason}; edgeprune doctor says more") from error
     return Library(module, flavour, parse_version(text))
+
+
+def on_jetson(root: Path = Path("/")) -> bool:
+    """Whether this is a Jetson, whose TensorRT is the system's."""
+    return (root / "etc" / "nv_tegra_release").exists()
+
+
+def extra_for(flavour: Flavour) -> str:
+    """The extra of edgeprune that brings what a flavour needs beside itself."""
+    return "jetson" if flavour == "tensorrt" and on_jetson() else EXTRAS[flavour]
 
 
 def parse_version(text: str) -> tuple[int, ...]:

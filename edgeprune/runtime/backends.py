@@ -5,6 +5,7 @@ A word that the chosen backend has no use for is an error, not silence.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,8 +14,8 @@ from edgeprune.bundle.build import Build
 from edgeprune.bundle.plans import built_keys, plan_folder, read_build
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BackendError, UsageError
-from edgeprune.nvidia.cuda import Cuda
-from edgeprune.nvidia.library import EXTRAS, installed, open_library
+from edgeprune.nvidia.cuda import devices
+from edgeprune.nvidia.library import extra_for, installed, open_library
 from edgeprune.recipes.find import suggestion
 from edgeprune.runtime.backend import Backend
 from edgeprune.runtime.ort import OrtBackend, Provider
@@ -96,14 +97,13 @@ def _folder(bundle: Bundle, target: str | None) -> Path:
 
 
 def _suitable(builds: dict[str, Build]) -> dict[str, Build]:
-    """Those for the installed TensorRT and the GPU that is here; all of them if that cannot be told."""
-    there = {flavour: open_library(flavour).name for flavour in installed()}
-    named = {
-        key: build for key, build in builds.items() if there.get(build.flavour) == f"{build.flavour} {build.version}"
-    }
+    """Those for an installed TensorRT and a GPU that is here; all of them if that cannot be told."""
+    libraries = set()
+    for flavour in {build.flavour for build in builds.values()} & set(installed()):
+        with contextlib.suppress(BackendError):  # one that does not load runs nothing
+            libraries.add(open_library(flavour).name)
+    named = {key: b for key, b in builds.items() if f"{b.flavour} {b.version}" in libraries}
     if not named:
         return builds
-    cuda = Cuda(extra=EXTRAS[next(iter(named.values())).flavour])
-    capability = cuda.device.capability
-    cuda.close()
-    return {key: build for key, build in named.items() if capability in build.capabilities} or named
+    here = {device.capability for device in devices(extra=extra_for(next(iter(named.values())).flavour))}
+    return {key: build for key, build in named.items() if here & set(build.capabilities)} or named

@@ -20,6 +20,7 @@ from edgeprune.nvidia.library import Library
 from edgeprune.nvidia.logger import Messages
 from edgeprune.nvidia.memory import Buffer, DeviceArray, Memory, Pool
 from edgeprune.runtime.backend import NUMPY
+from edgeprune.runtime.kernels import Kernels
 from edgeprune.runtime.replay import Replays
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
@@ -98,16 +99,20 @@ class Engine:
         self._shared, self._graph, self._engine = shared, graph, engine
         self._inputs, self._outputs = self._tensors(plan)
         self._fixed = all(b.kind == "shape" and b.least[1:] == b.most[1:] for b in plan.inputs)  # but for the batch
-        self._context = self._new_context()
+        self._kernels: Kernels | None = None
+        self._context = self._new_context(plan)
         self._allocators: dict[str, Any] = {}
         self._sizes: tuple[tuple[int, ...], ...] | None = None  # shapes that the context is set up for
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._place: tuple[int, int] | None = None  # address and size of what the context computes in
+        self._need = 0  # bytes that they take to compute in
+        # What the context has: it is told only of changes, because a recording serves while there are none.
+        self._addresses: dict[str, int] = {}
+        self._place: tuple[int, int] | None = None  # address and size of what it computes in
         # Values on the host may change under the same address, so such an engine is set up anew for every run. That
         # also keeps it from being recorded: a replay would read the host again, or not, which is not documented.
         self._reads_host = any(tensor.on_host for tensor in self._inputs)
         by_itself = shared.library.flavour == "tensorrt-rtx"
-        self._replays = None if by_itself else Replays(shared.cuda, self._enqueue)
+        self._replays = None if by_itself else Replays(shared.cuda, self._enqueue, shared.messages)
 
     def run(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
         """Enqueue a run; returns its outputs, which later work on the stream may use at once.
@@ -117,17 +122,17 @@ class Engine:
         """
         if self._context is None:
             raise BackendError(f"graph {self._graph.name} is closed; open the bundle again")
+        self._shared.cuda.use()
         self._shared.messages.clear()
         arrays = {tensor.name: feeds[tensor.name] for tensor in self._inputs}
         self._check(arrays)
-        addresses = self._bind_inputs(arrays)
+        self._bind_inputs(arrays)
         sizes = tuple(array.shape for array in arrays.values())
         if sizes != self._sizes or self._reads_host:
             self._resize(arrays)
-        self._give_scratch(0)
+        self._give_scratch()
         outputs = self._bind_outputs()
-        addresses += tuple(self._address(array) for array in outputs.values())
-        if not self._execute((sizes, addresses)):
+        if not self._execute():
             raise self._failure("does not run")
         return outputs | {name: allocator.array() for name, allocator in self._allocators.items()}
 
@@ -135,8 +140,11 @@ class Engine:
         """Destroy recordings, context and engine; it cannot run afterwards."""
         if self._replays is not None:
             self._replays.close()
-        self._replays = self._context = self._engine = self._place = None
+        if self._kernels is not None:
+            self._kernels.keep()
+        self._replays = self._kernels = self._context = self._engine = self._place = None
         self._allocators.clear()
+        self._addresses.clear()
 
     # --- loading ------------------------------------------------------------------------------------------------
 
@@ -167,7 +175,7 @@ class Engine:
             raise self._misfit(f"gives no {min(missing)}")
         return inputs, outputs
 
-    def _new_context(self) -> Any:
+    def _new_context(self, plan: Plan) -> Any:
         """A context that computes in memory it is given."""
         module, engine = self._shared.library.module, self._engine
         strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -179,7 +187,12 @@ class Engine:
             config.set_execution_context_allocation_strategy(strategy)
             if self._fixed:  # a segment's shapes change with every token, and it would be recorded every time
                 config.cuda_graph_strategy = whole
-            config.set_runtime_cache(config.create_runtime_cache())
+            none = self._shared.library.member("DynamicShapesKernelSpecializationStrategy", "NONE")
+            if none is not None and not self._fixed:  # by default kernels are compiled for every length of a cache
+                config.dynamic_shapes_kernel_specialization_strategy = none
+            cache = config.create_runtime_cache()
+            self._kernels = Kernels(cache, plan.file.sha256, self._shared.cuda.device.name)
+            config.set_runtime_cache(cache)
             context = engine.create_execution_context(config)
         if context is None:
             raise self._failure("gets no context")
@@ -220,20 +233,17 @@ class Engine:
                     f"again: {self._shared.again}"
                 )
 
-    def _bind_inputs(self, arrays: Mapping[str, DeviceArray]) -> tuple[int, ...]:
-        addresses = []
+    def _bind_inputs(self, arrays: Mapping[str, DeviceArray]) -> None:
         for tensor in self._inputs:
             array, memory = arrays[tensor.name], self._shared.memory
-            address = memory.host_pointer(array) if tensor.on_host else memory.pointer(array)
-            self._set_address(tensor.name, address)
-            addresses.append(address)
-        return tuple(addresses)
+            if tensor.on_host:  # what lies there may be new where the address is not
+                self._addresses.pop(tensor.name, None)
+            self._set_address(tensor.name, memory.host_pointer(array) if tensor.on_host else memory.pointer(array))
 
     def _resize(self, arrays: Mapping[str, DeviceArray]) -> None:
         """Set the context up for other shapes or values, and learn the shapes of its outputs."""
         context, self._sizes = self._context, None
-        if self._replays is not None:
-            self._replays.changed()
+        self._changes()
         for tensor in self._inputs:
             shape = arrays[tensor.name].shape
             if -1 in tensor.shape and not context.set_input_shape(tensor.name, shape):
@@ -246,14 +256,15 @@ class Engine:
             raise self._failure(f"does not know the shape of {', '.join(unknown)}")
         self._shapes = {name: _sizes(context.get_tensor_shape(name)) for name in self._outputs}
         self._place = None  # what was given for other shapes is not counted on
-        self._give_scratch(context.update_device_memory_size_for_shapes())
+        self._need = context.update_device_memory_size_for_shapes()
         self._sizes = tuple(array.shape for array in arrays.values())
 
-    def _give_scratch(self, size: int) -> None:
-        """Let the context compute in the shared scratch, wherever that is by now."""
-        buffer = self._shared.scratch.reserve(size)
+    def _give_scratch(self) -> None:
+        """Let the context compute in the shared scratch, wherever that is by now and however small others left it."""
+        buffer = self._shared.scratch.reserve(self._need)
         place = (buffer.pointer, buffer.size)  # and not the buffer, which would not be freed when the scratch grows
         if place != self._place:
+            self._changes()
             self._context.set_device_memory(*place)
             self._place = place
 
@@ -265,7 +276,7 @@ class Engine:
                 self._bind_allocator(name)
             else:
                 arrays[name] = self._shared.memory.empty(shape, self._outputs[name])
-                self._set_address(name, self._address(arrays[name]))
+                self._set_address(name, self._shared.memory.pointer(arrays[name]))
         return arrays
 
     def _bind_allocator(self, name: str) -> None:
@@ -275,20 +286,27 @@ class Engine:
                 raise self._failure(f"takes no allocator for {name}")
             self._allocators[name] = made
 
-    def _execute(self, key: tuple[Any, ...]) -> bool:
+    def _execute(self) -> bool:
         if self._replays is None or self._allocators:
             return self._enqueue()
-        return self._replays.run((*key, self._place))
+        return self._replays.run()
 
     def _enqueue(self) -> bool:
         return bool(self._context.execute_async_v3(self._shared.cuda.stream))
 
     def _set_address(self, name: str, address: int) -> None:
+        if self._addresses.get(name) == address:
+            return
+        self._changes()
+        self._addresses.pop(name, None)
         if not self._context.set_tensor_address(name, address):
             raise self._failure(f"takes no address for {name}")
+        self._addresses[name] = address
 
-    def _address(self, array: DeviceArray) -> int:
-        return self._shared.memory.pointer(array)
+    def _changes(self) -> None:
+        """What was recorded of the context is not to be replayed any more."""
+        if self._replays is not None:
+            self._replays.changed()
 
     def _failure(self, what: str, error: Exception | None = None) -> BackendError:
         reason = self._shared.messages.first_error or error or "TensorRT gives no reason"

@@ -20,6 +20,7 @@ from edgeprune.errors import BackendError
 from edgeprune.nvidia.cuda import Device
 from edgeprune.nvidia.library import Library, parse_version
 from edgeprune.runtime import trusted
+from edgeprune.runtime.local import is_open
 
 
 def this_platform() -> str:
@@ -37,6 +38,7 @@ class Plans:
         library: the TensorRT that is to run them.
         device: the GPU.
         trust: run plans that were not built on this machine, too.
+        gpus: how many GPUs CUDA sees here; for the message.
     """
 
     build: Build
@@ -44,6 +46,7 @@ class Plans:
     library: Library
     device: Device
     trust: bool
+    gpus: int = 1
 
     def __post_init__(self) -> None:
         build, library, device = self.build, self.library, self.device
@@ -57,9 +60,11 @@ class Plans:
                 f"the plans of {build.key} were built for {build.platform} and this is {this_platform()}: {self.again}"
             )
         if device.capability not in build.capabilities:
+            several = f" (none of {self.gpus} GPUs suits; CUDA_VISIBLE_DEVICES says which are seen)"
+            others = several if self.gpus > 1 else ""
             raise BackendError(
                 f"the plans of {build.key} are for compute capability {' or '.join(build.capabilities)} and "
-                f"{device.name} has {device.capability}; give the target of this GPU: edgeprune build "
+                f"{device.name} has {device.capability}{others}; give the target of this GPU: edgeprune build "
                 f"{self._bundle} --target NAME"
             )
 
@@ -97,11 +102,13 @@ class Plans:
     def read(self, plan: Plan) -> mmap.mmap:
         """The content of a plan's file, mapped and not read, once it may be deserialised.
 
-        What is hashed is the mapping that is returned: a file put in its place meanwhile is not what runs.
+        What is hashed is the mapping that is returned: a file put in its place meanwhile is not what runs. But a
+        mapping shows what is written into its file later. So the file must belong to this user or to root, and neither
+        its group nor others may write to it.
 
         Raises:
-            BackendError: it was not built on this machine and is not trusted, or the file is not the one that was
-                built.
+            BackendError: it was not built on this machine and is not trusted, other users can change it, or the file is
+                not the one that was built.
         """
         path = self.folder / plan.file.path
         if not self.trust and not trusted.is_known(plan.file.sha256):
@@ -115,7 +122,9 @@ class Plans:
             )
         try:
             with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
+                facts = os.fstat(stream.fileno())
+                _check_writers(path, facts)
+                size = facts.st_size
                 if size != plan.file.bytes or not size:  # an empty file cannot be mapped
                     raise BackendError(
                         f"{path} has {size:,} bytes; {NAME} says {plan.file.bytes:,}: it was cut short or changed: "
@@ -132,6 +141,19 @@ class Plans:
                 f"{self.again}"
             )
         return content
+
+
+def _check_writers(path: Path, facts: os.stat_result) -> None:
+    """Refuse a file that other users could change while its plan is loaded."""
+    if facts.st_uid not in (0, os.getuid()):
+        raise BackendError(
+            f"{path} belongs to user {facts.st_uid}, who could change it while it is loaded, and a plan is native "
+            f"code: chown {os.getuid()} {path}"
+        )
+    if is_open(facts):
+        raise BackendError(
+            f"{path} can be changed by other users while it is loaded, and a plan is native code: chmod go-w {path}"
+        )
 
 
 def _short(sha256: str | None) -> str:

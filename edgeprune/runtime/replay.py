@@ -1,86 +1,80 @@
-"""Runs of one TensorRT context recorded as CUDA graphs, and replayed when everything about a run is the same.
+"""Runs of one TensorRT context recorded as a CUDA graph, and replayed while nothing about the context changes.
 
-A recording holds the addresses and sizes it was made with, so it serves exactly the runs with equal ones: graphs of
-fixed shape, such as vision, once their buffers come round again. A segment's cache grows with every token, so decode
-steps are never replayed. Knows nothing of what is run.
+A recording holds the addresses and sizes it was made with, and NVIDIA documents its replay only for a context that was
+not touched since. So it serves graphs of fixed shape, such as vision, whose buffers come round at the same places. A
+segment's cache grows with every token, so decode steps are never replayed. Knows nothing of what is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from edgeprune.errors import BackendError
 from edgeprune.nvidia.cuda import Cuda
-
-LIMIT = 4
-"""Recordings of a context; each takes some MB on the GPU."""
-_REMEMBERED = 32
-"""Runs among which an equal one is looked for."""
+from edgeprune.nvidia.logger import Messages
 
 
 class Replays:
-    """The recordings of a context.
+    """The recording of a context, if it has one.
 
-    A run is recorded when it comes a second time, and not while it is the first with the shapes that the context is
-    set up for: TensorRT may finish its work for new shapes in that one, which must not end up in a recording.
+    The first run after a change is done, never recorded: TensorRT may finish its work for new shapes in it, which must
+    not end up in a recording. The second is recorded, and replayed like all that follow.
 
     Args:
         cuda: the GPU.
         enqueue: puts the run that the context is set up for on the stream; False if that failed.
+        messages: where TensorRT's log goes.
     """
 
-    def __init__(self, cuda: Cuda, enqueue: Callable[[], bool]) -> None:
-        self._cuda, self._enqueue = cuda, enqueue
-        self._recorded: dict[Hashable, Any] = {}
-        self._seen: dict[Hashable, None] = {}
+    def __init__(self, cuda: Cuda, enqueue: Callable[[], bool], messages: Messages) -> None:
+        self._cuda, self._enqueue, self._messages = cuda, enqueue, messages
+        self._recording: Any = None
         self._able, self._fresh = True, True
 
-    def run(self, key: Hashable) -> bool:
-        """Replay the run of that key, or do it.
-
-        Args:
-            key: all that a recording depends on: shapes and addresses.
+    def run(self) -> bool:
+        """Replay the run that the context is set up for, or do it.
 
         Returns:
             False if it failed.
         """
-        if key in self._recorded:
-            self._cuda.launch(self._recorded[key])
+        if self._recording is None and self._able and not self._fresh:
+            self._record()
+        if self._recording is not None:
+            self._cuda.launch(self._recording)
             return True
-        if self._able and not self._fresh and key in self._seen and self._record(key):
-            self._cuda.launch(self._recorded[key])
-            return True
-        self._seen[key] = None
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        self._fresh = False
-        return self._enqueue()
+        done = self._enqueue()
+        self._fresh = not done
+        return done
 
     def changed(self) -> None:
-        """The context was set up for other shapes: its next run must not be recorded."""
+        """Something about the context is about to change: shapes, addresses, or where it computes."""
         self._fresh = True
+        self.close()
 
     def close(self) -> None:
-        """Destroy the recordings."""
-        recorded, self._recorded = self._recorded, {}
-        for recording in recorded.values():
+        """Destroy the recording, once it does not run any more.
+
+        Raises:
+            BackendError: work on the stream failed.
+        """
+        if self._recording is not None:
+            recording, self._recording = self._recording, None
+            self._cuda.synchronize()
             self._cuda.forget(recording)
 
-    def _record(self, key: Hashable) -> bool:
-        """Record the run; if that cannot be done once, it is not tried again."""
+    def _record(self) -> None:
+        """Record the run; if that cannot be done once, it is not tried again: it runs all the same."""
         self._able = False
         self._cuda.begin_capture()
         enqueued = self._enqueue()
         try:
             recording = self._cuda.end_capture()
-        except BackendError:  # what cannot be recorded runs all the same
-            return False
-        if not enqueued:
+        except BackendError:
+            self._messages.clear()  # no reason for what may fail later
+            return
+        if enqueued:
+            self._able, self._recording = True, recording
+        else:
+            self._messages.clear()
             self._cuda.forget(recording)
-            return False
-        if len(self._recorded) == LIMIT:
-            self._cuda.synchronize()  # it may be running
-            self._cuda.forget(self._recorded.pop(next(iter(self._recorded))))
-        self._able, self._recorded[key] = True, recording
-        return True

@@ -22,11 +22,15 @@ def cache_bytes(manifest: Manifest, schedule: Schedule | None, others: int) -> i
         schedule: of the budget; None keeps all.
         others: rows that are not visual: text, and tokens to come.
     """
-    d = manifest.decoder
-    row = 2 * d.kv_heads * d.head_dim * _BYTES[manifest.dtype]
+    row = row_bytes(manifest)
     if schedule is None:
-        return 2 * d.layers * (manifest.vision.tokens + others) * row
+        return 2 * manifest.decoder.layers * (manifest.vision.tokens + others) * row
     return 2 * sum(stage.layers * (stage.keep + others) for stage in schedule.stages) * row
+
+
+def row_bytes(manifest: Manifest) -> int:
+    """Bytes of the key and the value of one row in one layer."""
+    return 2 * manifest.decoder.kv_heads * manifest.decoder.head_dim * _BYTES[manifest.dtype]
 
 
 def check_request(
@@ -55,8 +59,8 @@ def check_request(
     if need > free:
         asked = f"--keep {schedule.asked}" if schedule else "--keep all"
         raise BackendError(
-            f"the cache of {asked} with {others} rows of text and answer takes {_mb(need)}"
-            f"{f' for {pictures} pictures' if pictures > 1 else ''}, and the device has {_mb(free)} free; "
+            f"the cache of {asked} with {others} rows of text and answer takes {spell(need)}"
+            f"{f' for {pictures} pictures' if pictures > 1 else ''}, and the device has {spell(free)} free; "
             f"{_what_fits(manifest, method, others, pictures, free)}"
         )
 
@@ -71,7 +75,7 @@ def check_plans(build: Build, free: int) -> None:
     if need > free:
         half = "fp16 takes half: export again with --dtype fp16" if build.dtype == "fp32" else "take a smaller model"
         raise BackendError(
-            f"the plans of {build.key} take {_mb(need)}, and the device has {_mb(free)} free; "
+            f"the plans of {build.key} take {spell(need)}, and the device has {spell(free)} free; "
             f"close what else uses the GPU (nvidia-smi), or: {half}"
         )
 
@@ -100,5 +104,6 @@ def _largest(manifest: Manifest, method: MethodEntry, others: int, free: int) ->
     return max(fitting, default=None)
 
 
-def _mb(size: int) -> str:
+def spell(size: int) -> str:
+    """Bytes for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

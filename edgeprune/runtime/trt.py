@@ -2,11 +2,13 @@
 
 Arrays stay on the GPU from pixels to logits; the host waits only where it reads one. So the time that ``run`` of a
 session takes is the time to enqueue it: what is to be timed alone must be followed by ``wait``. Which plan may be
-loaded is decided in ``plan``, how it runs in ``engine``, and where arrays live in ``memory``.
+loaded is decided in ``plan``, how it runs in ``engine``, and where arrays live in ``memory``. Any thread may use a
+backend, one at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 from edgeprune.bundle.build import Build
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
-from edgeprune.nvidia.cuda import Cuda
-from edgeprune.nvidia.library import EXTRAS, Library
+from edgeprune.nvidia.cuda import Cuda, open_gpu
+from edgeprune.nvidia.library import Library, extra_for
 from edgeprune.nvidia.logger import Messages, make_logger
 from edgeprune.nvidia.memory import Memory
 from edgeprune.runtime.backend import Array, Session
@@ -33,7 +35,8 @@ class TrtBackend:
         folder: where it and the plans lie.
         library: the TensorRT that built them.
         trust: run plans that were not built on this machine, too; they are native code.
-        cuda: the GPU, which the backend closes with itself; None is the first one.
+        cuda: the GPU, which the backend closes with itself, also if it does not come about; None is the first that the
+            plans are for.
 
     Raises:
         MissingExtra: cuda-python is not installed.
@@ -43,18 +46,17 @@ class TrtBackend:
     def __init__(
         self, build: Build, folder: Path, library: Library, trust: bool = False, cuda: Cuda | None = None
     ) -> None:
-        cuda = cuda or Cuda(extra=EXTRAS[library.flavour])
+        cuda = cuda or open_gpu(build.capabilities, extra=extra_for(library.flavour))
         try:
-            self._plans = Plans(build, folder, library, cuda.device, trust)
+            self._plans = Plans(build, folder, library, cuda.device, trust, cuda.gpus)
             check_plans(build, cuda.memory()[0])
-        except BackendError:
-            cuda.close()
+            memory, messages = Memory(cuda), Messages()
+            self._shared = Shared(library, cuda, memory, Scratch(memory.device), messages, self._plans.again)
+            self._runtime = _new_runtime(library, messages)
+        except BaseException:  # also Ctrl-C: what was taken is given back, whatever it was
+            with contextlib.suppress(BackendError):
+                cuda.close()
             raise
-        memory, messages = Memory(cuda), Messages()
-        self._shared = Shared(library, cuda, memory, Scratch(memory.device), messages, self._plans.again)
-        self._logger = make_logger(library, messages)  # the runtime keeps no reference to it
-        library.module.init_libnvinfer_plugins(self._logger, "")  # some ONNX operators are plugins in 10.x
-        self._runtime: Any = library.module.Runtime(self._logger)
         self._engines: list[Engine] = []
 
     @property
@@ -70,6 +72,7 @@ class TrtBackend:
         """
         if self._runtime is None:
             raise BackendError("the backend is closed; open the bundle again")
+        self._shared.cuda.use()
         plan = self._plans.find(graph)
         self._shared.messages.clear()
         with self._plans.read(plan) as content:
@@ -83,6 +86,7 @@ class TrtBackend:
 
     def array(self, value: NDArray[Any]) -> Array:
         """Copy a numpy array to the GPU."""
+        self._shared.cuda.use()
         return self._shared.memory.array(value)
 
     def numpy(self, array: Array) -> NDArray[Any]:
@@ -96,6 +100,7 @@ class TrtBackend:
     @property
     def free_bytes(self) -> int:
         """Bytes of the GPU that are free, or idle in the pool."""
+        self._shared.cuda.use()
         return self._shared.cuda.memory()[0] + self._shared.memory.device.idle
 
     def wait(self) -> None:
@@ -112,6 +117,7 @@ class TrtBackend:
             return
         self._runtime = None
         try:
+            self._shared.cuda.use()
             self._shared.memory.wait()  # nothing that runs may lose its engine
         except BackendError:  # told where its result was read; a GPU context that crashed frees nothing any more
             return
@@ -119,3 +125,18 @@ class TrtBackend:
             self._engines.pop().close()
         self._shared.memory.close()
         self._shared.cuda.close()
+
+
+def _new_runtime(library: Library, messages: Messages) -> Any:
+    """TensorRT's runtime, which logs into ``messages``.
+
+    Raises:
+        BackendError: TensorRT gives none, usually because of the driver.
+    """
+    module, logger = library.module, make_logger(library, messages)
+    module.init_libnvinfer_plugins(logger, "")  # some ONNX operators are plugins in 10.x
+    try:
+        return module.Runtime(logger)
+    except (TypeError, RuntimeError) as error:  # what the binding makes of a null pointer
+        reason = messages.first_error or error
+        raise BackendError(f"{library.name} does not start: {reason}; edgeprune doctor says more") from error

@@ -8,10 +8,10 @@ by its owner alone. What is written here is believed; a bundle that is copied fr
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from edgeprune.errors import OutputError
+from edgeprune.runtime.local import read_ours, state_folder
 
 
 def ledger() -> Path:
@@ -20,13 +20,7 @@ def ledger() -> Path:
     Raises:
         OutputError: this user has no home directory.
     """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(state):  # noqa: PTH117 - the specification: relative paths are to be ignored
-        return Path(state) / "edgeprune" / "plans"
-    try:
-        return Path.home() / ".local" / "state" / "edgeprune" / "plans"
-    except RuntimeError as error:
-        raise OutputError("there is no home directory for the ledger of plans; set XDG_STATE_HOME") from error
+    return state_folder() / "plans"
 
 
 def remember(sha256: str) -> None:
@@ -56,10 +50,7 @@ def remember(sha256: str) -> None:
 def is_known(sha256: str) -> bool:
     """Whether a plan was built here; no where the ledger is missing, unreadable, or open to other users."""
     try:
-        with ledger().open("rb") as stream:
-            facts = os.fstat(stream.fileno())
-            if facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o022:
-                return False
-            return any(line.strip() == sha256.encode() for line in stream)
-    except (OSError, OutputError):
+        lines = read_ours(ledger())
+    except OutputError:
         return False
+    return any(line.strip() == sha256.encode() for line in (lines or b"").splitlines())

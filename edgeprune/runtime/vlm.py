@@ -287,7 +287,12 @@ def open_vlm(
         if threads is not None:
             choice = replace(choice, threads=threads)
         opened = open_bundle(bundle, check_hashes)
-        return VLM(opened, open_backend(opened, choice))
+        fresh = open_backend(opened, choice)
+        try:
+            return VLM(opened, fresh)
+        except BaseException:
+            fresh.close()  # whoever failed to open has nothing to close
+            raise
     if threads is not None:
         raise UsageError(f"threads={threads} has no effect on a backend that is open already")
     return VLM(open_bundle(bundle, check_hashes), backend)

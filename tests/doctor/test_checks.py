@@ -265,10 +265,33 @@ def test_a_card_without_a_driver_needs_one(tmp_path: Path) -> None:
 def test_a_hanging_nvidia_smi_is_a_finding(tmp_path: Path) -> None:
     machine = recorded.server(tmp_path)
     machine.commands["nvidia-smi"] = Output(None)
+    del machine.probes["cuda"]
     found = about(machine, "driver")
     assert found.level == "missing"
-    assert "no answer within 5 s" in found.found
-    assert found.mend == "sudo reboot"
+    assert found.found == "nvidia-smi: did not answer in 30 s"
+    assert found.mend is not None and found.mend.startswith("nvidia-smi;") and "reboot" not in found.mend
+
+
+def test_a_slow_nvidia_smi_is_no_lack_where_cuda_sees_the_gpu(tmp_path: Path) -> None:
+    machine = recorded.server(tmp_path)
+    machine.commands["nvidia-smi"] = Output(None)
+    assert about(machine, "driver").level == "note"
+    assert backends(machine.read()) == ("tensorrt",)
+
+
+def test_a_driver_of_another_version_than_its_tools_needs_a_restart(tmp_path: Path) -> None:
+    machine = recorded.server(tmp_path)
+    machine.commands["nvidia-smi"] = Output(18, "Failed to initialize NVML: Driver/library version mismatch\n")
+    assert about(machine, "driver").mend == "sudo reboot"
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "tensorrt", "cuda"])
+def test_a_library_that_was_slow_is_not_installed_again(tmp_path: Path, kind: str) -> None:
+    machine = recorded.server(tmp_path)
+    machine.probes[kind] = {"installed": True, "problem": Output(None).complaint}
+    found = about(machine, kind)
+    assert (found.level, found.mend) == ("missing", "edgeprune doctor")
+    assert "did not answer in 30 s" in found.found
 
 
 def test_cuda_python_newer_than_the_driver_must_be_older(tmp_path: Path) -> None:
@@ -306,7 +329,85 @@ def test_cuda_python_is_chosen_by_the_driver(tmp_path: Path, driver: str, wanted
 def test_a_gpu_without_tensorrt_is_told_where_to_get_it(tmp_path: Path) -> None:
     machine = recorded.server(tmp_path)
     del machine.probes["tensorrt"]
+    mend = about(machine, "tensorrt").mend  # its driver runs CUDA 12.8, and "tensorrt" is the package for 13
+    assert mend == "pip install 'cuda-python>=12.6,<13' polygraphy onnx tqdm 'tensorrt-cu12>=10.3'"
+    machine.probes["cuda"] = {"installed": True, "runtime": 13000, "driver": 13000, "gpus": [recorded.L4_SEEN]}
     assert about(machine, "tensorrt").mend == "pip install 'edgeprune[tensorrt]'"
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_tensorrt_for_a_newer_cuda_than_the_drivers_must_be_replaced(tmp_path: Path, flavour: str) -> None:
+    machine = recorded.server(tmp_path)
+    for name in [name for name in machine.packages if name.startswith("tensorrt")]:
+        del machine.packages[name]
+    machine.packages |= {f"{flavour}-cu13": "11.4.0.106", f"{flavour.replace('-', '_')}_cu13_libs": "11.4.0.106"}
+    machine.probes.pop("tensorrt")
+    machine.probes[flavour] = {"installed": True, "version": [11, 4, 0, 106], "place": "/home/nvidia/venv/lib/t"}
+    found = next(f for f in examine(machine.read()) if f.subject == "tensorrt")
+    assert found.level == "missing"
+    assert "is made for CUDA 13, the driver runs CUDA 12" in found.found
+    assert found.mend == (
+        f"pip uninstall -y {flavour}-cu13 {flavour}-cu13-libs && pip install '{flavour}-cu12==11.4.0.*'"
+    )
+    assert backends(machine.read()) == ()
+    machine.probes["cuda"] = {"installed": True, "runtime": 13000, "driver": 13000, "gpus": [recorded.L4_SEEN]}
+    assert backends(machine.read()) == (flavour,)
+
+
+def test_a_tensorrt_for_an_older_cuda_runs_on_a_newer_driver(tmp_path: Path) -> None:
+    machine = recorded.server(tmp_path)
+    machine.probes["cuda"] = {"installed": True, "runtime": 13000, "driver": 13000, "gpus": [recorded.L4_SEEN]}
+    assert about(machine, "tensorrt").level == "ok"
+
+
+GPU_PROVIDERS = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def with_gpu_providers(machine: Recorded, unusable: dict[str, str]) -> None:
+    machine.packages["onnxruntime-gpu"] = "1.31.1"
+    machine.probes["onnxruntime"] = {"installed": True, "version": "1.31.1", "providers": GPU_PROVIDERS}
+    machine.probes["providers"] = {"installed": True, "unusable": unusable}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mend"),
+    [
+        (12080, "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.24,<1.27'"),
+        (13000, "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+    ],
+)
+def test_a_provider_whose_libraries_are_absent_is_told_with_the_packages_that_have_them(
+    tmp_path: Path, cuda: int, mend: str
+) -> None:
+    machine = recorded.server(tmp_path)
+    machine.probes["cuda"] = {"installed": True, "runtime": cuda, "driver": cuda, "gpus": [recorded.L4_SEEN]}
+    why = "libcudnn.so.9: cannot open shared object file: No such file or directory"
+    with_gpu_providers(machine, {"CUDAExecutionProvider": why, "TensorrtExecutionProvider": why})
+    found = about(machine, "providers")
+    assert found == Finding(
+        "providers", "missing", f"CPUExecutionProvider; CUDAExecutionProvider does not load: {why}", mend
+    )
+    assert "onnxruntime" in backends(machine.read())  # on the CPU it runs
+
+
+def test_without_tensorrt_the_cuda_provider_serves(tmp_path: Path) -> None:
+    machine = recorded.server(tmp_path)
+    with_gpu_providers(machine, {"TensorrtExecutionProvider": "libnvinfer.so.10: cannot open shared object file"})
+    found = about(machine, "providers")
+    assert (found.level, found.mend) == ("note", None)
+    assert found.found.startswith("CUDAExecutionProvider, CPUExecutionProvider; TensorrtExecutionProvider does not")
+    with_gpu_providers(machine, {})
+    assert about(machine, "providers").level == "ok"
+
+
+def test_a_provider_that_takes_its_process_along_leaves_the_cpu_usable(tmp_path: Path) -> None:
+    machine = recorded.bare(tmp_path)
+    with_gpu_providers(machine, {})
+    machine.probes["providers"] = {"installed": True, "problem": "ended by signal 11"}
+    found = about(machine, "providers")
+    assert (found.level, found.mend) == ("note", None)
+    assert found.found == "CPUExecutionProvider; CUDAExecutionProvider does not load: ended by signal 11"
+    assert backends(machine.read()) == ("onnxruntime",)
 
 
 def test_a_bare_machine_can_run_nothing_and_is_told_why(tmp_path: Path) -> None:

@@ -52,6 +52,77 @@ def test_a_broken_onnxruntime_is_told_not_raised(
     assert found.problem is not None and problem in found.problem
 
 
+def test_the_model_that_providers_are_tried_with_runs() -> None:
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(probe._RELU, providers=["CPUExecutionProvider"])
+    for given, wanted in ((-3.0, 0.0), (2.0, 2.0)):
+        (found,) = session.run(None, {"x": np.array([given], np.float32)})
+        assert found.tolist() == [wanted]
+
+
+FAKE = """
+def get_available_providers():
+    return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+def preload_dlls():
+    print("Failed to load libcublas.so.13")
+
+class InferenceSession:
+    def __init__(self, model, providers, enable_fallback):
+        assert model and enable_fallback == 0
+        if providers == ["TensorrtExecutionProvider"]:
+            raise RuntimeError("no GPU\\nat all")
+
+    def get_providers(self):
+        return {there}
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "cuda"),
+    [
+        ('["CUDAExecutionProvider", "CPUExecutionProvider"]', None),
+        ('["CPUExecutionProvider"]', "ONNX Runtime leaves it out"),
+    ],
+)
+def test_every_gpu_provider_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, cuda: str | None
+) -> None:
+    package(tmp_path, "onnxruntime", FAKE.replace("{there}", there))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = probe.parse(ask("providers"))
+    wanted = {"TensorrtExecutionProvider": "no GPU"} | ({"CUDAExecutionProvider": cuda} if cuda else {})
+    assert told == {"installed": True, "unusable": wanted}
+
+
+def test_a_provider_whose_library_is_broken_tells_the_loaders_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "onnxruntime", FAKE.replace("{there}", "[]"))
+    (tmp_path / "onnxruntime/capi").mkdir()
+    (tmp_path / "onnxruntime/capi/libonnxruntime_providers_cuda.so").write_text("no library")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = probe.parse(ask("providers"))
+    assert "libonnxruntime_providers_cuda.so: " in told["unusable"]["CUDAExecutionProvider"]
+
+
+def test_cuda_of_before_12_6_is_found_by_its_old_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(tmp_path, "cuda", "")
+    (tmp_path / "cuda/cudart.py").write_text(
+        "cudaRuntimeGetVersion = lambda: (0, 12030)\ncudaDriverGetVersion = lambda: (0, 12040)\n"
+        "cudaGetDeviceCount = lambda: (0, 0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    told = probe.parse(ask("cuda"))
+    assert told == {"installed": True, "gpus": [], "runtime": 12030, "driver": 12040}
+    (tmp_path / "cuda/cudart.py").write_text("raise ImportError('libcudart.so.12: cannot open')")
+    assert probe.parse(ask("cuda")) == {"installed": True, "problem": "libcudart.so.12: cannot open"}
+    (tmp_path / "cuda/cudart.py").unlink()
+    assert probe.parse(ask("cuda")) == {"installed": False}
+
+
 def test_a_tensorrt_tells_its_version_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package(tmp_path, "tensorrt", "print('a greeting')\n__version__ = '10.16.1.11'")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -87,7 +158,7 @@ def test_a_command_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(command, "LIMIT_S", 0.2)
     output = run_command((sys.executable, "-c", "import time; time.sleep(60)"))
     assert output == Output(None)
-    assert probe.parse(output) == {"installed": True, "problem": "no answer within 0 s"}
+    assert probe.parse(output) == {"installed": True, "problem": "did not answer in 0 s"}
 
 
 def test_a_command_that_is_not_there_is_no_output() -> None:

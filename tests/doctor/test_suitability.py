@@ -104,14 +104,14 @@ def test_a_server_with_the_wrong_flavour_is_told_which_versions_serve(tmp_path: 
     del machine.probes["tensorrt"]
     found = check(machine, "l4@tensorrt-11")
     assert found["tensorrt"].found == "tensorrt-rtx 1.7.1; l4 needs TensorRT >= 11.0, < 12.0"
-    assert found["tensorrt"].mend == "pip install 'tensorrt>=11.0,<12.0'"
+    assert found["tensorrt"].mend == "pip install 'tensorrt-cu12>=11.0,<12.0'"
 
 
 def test_a_tensorrt_that_no_stack_knows_names_the_versions_that_serve(tmp_path: Path) -> None:
     machine = recorded.server(tmp_path)
     machine.probes["tensorrt"] = {"installed": True, "version": [10, 3, 0], "place": "/home/nvidia/trt"}
     found = check(machine, "l4@tensorrt-10")
-    assert found["tensorrt"].mend == "pip install 'tensorrt>=10.15,<11.0'"
+    assert found["tensorrt"].mend == "pip install 'tensorrt-cu12>=10.15,<11.0'"
 
 
 def test_another_gpu_is_told_the_target_it_is(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from edgeprune.bundle.manifest import Dialect
 from edgeprune.bundle.store import Bundle, open_bundle
-from edgeprune.engines.build import Request, examine
 from edgeprune.engines.builder import build_plan
+from edgeprune.engines.examine import Request, examine
 from edgeprune.engines.key import Conditions
 from edgeprune.engines.memory import BUILDER_COPIES, graph_weights
 from edgeprune.engines.monitor import Silent

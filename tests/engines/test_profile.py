@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+from edgeprune.bundle.manifest import File, Graph, Manifest, Tensor
 from edgeprune.bundle.store import open_bundle
-from edgeprune.engines.profile import fit_shapes, make_profile
-from edgeprune.errors import BundleError
+from edgeprune.engines.memory import check_run, scratch_bytes
+from edgeprune.engines.profile import fit_shapes, limit_shapes, make_profile
+from edgeprune.errors import BackendError, BundleError
+from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Range, Shapes
 
 SHAPES = Shapes(batch=Range(1, 2, 4), text=Range(2, 60, 500), kept=Range(1, 20, 40), context=512)
@@ -59,7 +63,7 @@ def test_ranges_are_no_wider_than_the_model_needs(manifest: Manifest) -> None:
     fitted = fit_shapes(Shapes(text=Range(2, 64, 5000), kept=Range(1, 192, 2880), context=8000), manifest)
     assert fitted.kept == Range(1, 64, 64)
     assert fitted.context == manifest.decoder.context == 512
-    assert fitted.text.most == 511
+    assert fitted.text.most == 510
     assert fit_shapes(fitted, manifest) == fitted
 
 
@@ -76,3 +80,40 @@ def test_an_axis_that_the_specification_does_not_name(manifest: Manifest) -> Non
     graph = replace(graph, inputs=(Tensor("x", "int64", ()),))
     with pytest.raises(BundleError, match="no range is known for scalar 'x'; known: span_start"):
         make_profile(graph, manifest, SHAPES)
+
+
+@pytest.mark.parametrize("context", [3, 40, 100, 512, 2048])
+def test_any_context_gives_a_profile_that_rises(manifest: Manifest, context: int) -> None:
+    shapes = limit_shapes(replace(Shapes(), text=Range(1, 64, 512)), context, 2880)
+    assert shapes.text.least + shapes.kept.most < shapes.context
+    for graph in manifest.graphs:
+        for bound in make_profile(graph, manifest, shapes):  # raises where one does not rise
+            assert bound.name
+
+
+def test_scratch_grows_with_the_batch(bundle_tiny: Path, manifest: Manifest) -> None:
+    import onnx
+
+    for name in ("vision", "segment_0_1", "prune_visiondrop_1"):
+        graph = manifest.graph(name)
+        model = onnx.load(bundle_tiny / graph.file.path, load_external_data=False)
+        profile = make_profile(graph, manifest, SHAPES)
+        one, four = (scratch_bytes(model, profile, batch) for batch in (1, 4))
+        assert 2.5 * one < four <= 4 * one, name
+
+
+def test_a_7b_model_fits_the_gpus_it_is_for(manifest: Manifest) -> None:
+    """LLaVA-1.5-7B in fp16 has 13.8 GB of weights: at one picture and 4096 rows it is for 24 GB and more."""
+    decoder = replace(manifest.decoder, layers=32, heads=32, kv_heads=32, head_dim=128, context=4096)
+    graph = replace(manifest.graphs[0], file=File("x.onnx", 13_800_000_000, "0" * 64), data=None)
+    facts = SimpleNamespace(
+        decoder=decoder, dtype="fp16", graphs=(graph,), vision=replace(manifest.vision, grid=(24, 24))
+    )
+    fits = set()
+    for name in targets.names():
+        target = targets.load(name)
+        shapes = limit_shapes(target.shapes, min(4096, target.shapes.context), 576)
+        with contextlib.suppress(BackendError):
+            check_run(facts, target, shapes, 1_500_000_000)  # type: ignore[arg-type]
+            fits.add(name)
+    assert fits == set(targets.names()) - {"orin-nano-8gb", "orin-nx-8gb", "orin-nx-16gb"}

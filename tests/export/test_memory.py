@@ -27,7 +27,7 @@ def test_no_more_than_a_graph_at_a_time(tmp_path: Path) -> None:
     checkpoint = write_checkpoint("tinyllama-4-layers", tmp_path / "checkpoint", dtype="fp16")
     peak, largest, total = export(checkpoint, tmp_path / "bundle")
     assert total > 3 * largest  # so that holding all weights could not pass
-    assert peak <= LIBRARIES + largest
+    assert peak <= LIBRARIES + 1.5 * largest  # half a graph for pages of the checkpoint that are mapped meanwhile
 
 
 @pytest.mark.slow

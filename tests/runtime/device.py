@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,9 +45,22 @@ class Code(enum.IntEnum):
     cudaErrorStreamCaptureInvalidated = 901
 
 
+def _anything() -> None:
+    """A recording whose replay nothing speaks against."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Something on a stream: what is done, what must hold when a recording of it is launched, and whose part it is."""
+
+    do: Callable[[], None]
+    check: Callable[[], None] = _anything
+    recording: int | None = None
+
+
 @dataclass
 class _Capture:
-    work: list[Callable[[], None]] = field(default_factory=list)
+    work: list[_Work] = field(default_factory=list)
     broken: bool = False
 
 
@@ -56,11 +70,14 @@ class SimulatedCuda:
     Args:
         capability: major and minor.
         memory: bytes of the GPU.
+        others: capabilities of further GPUs, numbered from 1.
 
     Attributes:
         fail: codes that calls give instead of working, by the call's name.
         calls: how often each function was called.
         live: bytes of every live allocation, by kind ("device", "pinned").
+        integrated: whether CPU and GPU share their memory.
+        used: numbers of the GPUs that memory was taken on, or asked for, or work was done on.
     """
 
     cudaError_t = Code
@@ -69,15 +86,23 @@ class SimulatedCuda:
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
 
-    def __init__(self, capability: tuple[int, int] = (8, 7), memory: int = 1 << 30) -> None:
-        self.capability, self.total = capability, memory
+    def __init__(
+        self,
+        capability: tuple[int, int] = (8, 7),
+        memory: int = 1 << 30,
+        others: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self.capabilities, self.total = (capability, *others), memory
+        self.integrated = True
+        self.used: set[int] = set()
+        self._thread = threading.local()
         self.fail: dict[str, Code] = {}
         self.calls: dict[str, int] = {}
         self._blocks: dict[str, dict[int, ctypes.Array[ctypes.c_char]]] = {"device": {}, "pinned": {}}
-        self._streams: dict[int, list[Callable[[], None]]] = {}
+        self._streams: dict[int, list[_Work]] = {}
         self._capturing: dict[int, _Capture] = {}
-        self._graphs: dict[int, list[Callable[[], None]]] = {}
-        self._execs: dict[int, list[Callable[[], None]]] = {}
+        self._graphs: dict[int, list[_Work]] = {}
+        self._execs: dict[int, list[_Work]] = {}
         self._handles = itertools.count(0x5EED)
         self._sticky = Code.cudaSuccess
         self.last_error = Code.cudaSuccess
@@ -104,19 +129,31 @@ class SimulatedCuda:
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         code = self.fail.get("cudaGetDeviceCount")
-        return (code, None) if code else (Code.cudaSuccess, 1)
+        return (code, None) if code else (Code.cudaSuccess, len(self.capabilities))
 
     def cudaGetDeviceProperties(self, index: int) -> tuple[Any, ...]:
-        major, minor = self.capability
+        major, minor = self.capabilities[index]
         facts = SimpleNamespace(
-            name=b"Simulated Orin\0", major=major, minor=minor, totalGlobalMem=self.total, integrated=1
+            name=b"Simulated Orin\0",
+            major=major,
+            minor=minor,
+            totalGlobalMem=self.total,
+            integrated=int(self.integrated),
         )
         return Code.cudaSuccess, facts
 
     def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
-        return ((Code.cudaErrorInvalidDevice if index else Code.cudaSuccess),)
+        if index >= len(self.capabilities):
+            return (Code.cudaErrorInvalidDevice,)
+        self._thread.gpu = index
+        return (Code.cudaSuccess,)
+
+    def use(self) -> None:
+        """Note that something happens on the GPU of this thread, the first unless it was told otherwise."""
+        self.used.add(getattr(self._thread, "gpu", 0))
 
     def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        self.use()
         return Code.cudaSuccess, self.total - self.live["device"], self.total
 
     def cudaGetErrorName(self, code: Code) -> tuple[Any, ...]:
@@ -137,6 +174,7 @@ class SimulatedCuda:
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         self._not_capturing("cudaMalloc")
+        self.use()
         if self.live["device"] + size > self.total:
             return Code.cudaErrorMemoryAllocation, None
         return Code.cudaSuccess, self._new("device", size)
@@ -193,6 +231,7 @@ class SimulatedCuda:
     # --- the stream -----------------------------------------------------------------------------------------------
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        self.use()
         handle = next(self._handles)
         self._streams[handle] = []
         return Code.cudaSuccess, handle
@@ -211,14 +250,17 @@ class SimulatedCuda:
         self._drain()
         return (self._sticky,)
 
-    def enqueue(self, stream: int, work: Callable[[], None]) -> tuple[Any, ...]:
-        """Put work on a stream: into the recording while it captures, else to be done when somebody waits."""
+    def enqueue(self, stream: int, do: Callable[[], None], check: Callable[[], None] = _anything) -> tuple[Any, ...]:
+        """Put work on a stream: into the recording while it captures, else to be done when somebody waits.
+
+        A recording may be launched only while ``check`` does not raise.
+        """
         if stream not in self._streams:
             return (Code.cudaErrorInvalidResourceHandle,)
         if stream in self._capturing:
-            self._capturing[stream].work.append(work)
+            self._capturing[stream].work.append(_Work(do, check))
         else:
-            self._streams[stream].append(work)
+            self._streams[stream].append(_Work(do))
         return (Code.cudaSuccess,)
 
     def break_stream(self, code: Code) -> None:
@@ -228,7 +270,7 @@ class SimulatedCuda:
     def _drain(self) -> None:
         for queue in self._streams.values():
             while queue:
-                queue.pop(0)()
+                queue.pop(0).do()
 
     # --- recordings -----------------------------------------------------------------------------------------------
 
@@ -255,10 +297,13 @@ class SimulatedCuda:
 
     def cudaGraphLaunch(self, recorded: int, stream: int) -> tuple[Any, ...]:
         for work in self._execs[recorded]:
-            self.enqueue(stream, work)
+            work.check()
+            self._streams[stream].append(_Work(work.do, recording=recorded))
         return (Code.cudaSuccess,)
 
     def cudaGraphExecDestroy(self, recorded: int) -> tuple[Any, ...]:
+        if any(work.recording == recorded for queue in self._streams.values() for work in queue):
+            raise Misuse("a recording is destroyed while it may be running")
         del self._execs[recorded]
         return (Code.cudaSuccess,)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ DataType = enum.Enum("DataType", ["FLOAT", "HALF", "INT32", "INT64", "BOOL", "BF
 TensorLocation = enum.Enum("TensorLocation", ["DEVICE", "HOST"])
 TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 Strategy = enum.Enum("Strategy", ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"])
+Specialization = enum.Enum("Specialization", ["LAZY", "EAGER", "NONE"])
 GraphStrategy = enum.Enum("GraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"])
 _TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64"}
 _NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64}
@@ -38,6 +40,7 @@ def write_plan(
     scratch: int = 4096,
     types: dict[str, str] | None = None,
     recordable: bool = True,
+    located: dict[str, str] | None = None,
 ) -> None:
     """Write what the simulated TensorRT deserialises.
 
@@ -50,9 +53,12 @@ def write_plan(
         scratch: bytes beside what the shapes ask for.
         types: element types that differ from the graph's.
         recordable: whether a run can be captured.
+        located: "HOST" or "DEVICE" where that is not as ``values`` has it: TensorRT keeps two notions, and takes what
+            either of them says from the host.
     """
     facts = {"onnx": str(onnx), "bounds": bounds, "values": values, "unknown": unknown, "scratch": scratch}
-    path.write_text(json.dumps({"simulated": 1, "types": types or {}, "recordable": recordable, **facts}))
+    more = {"types": types or {}, "recordable": recordable, "located": located or {}}
+    path.write_text(json.dumps({"simulated": 1, **more, **facts}))
 
 
 class _Base:
@@ -64,7 +70,8 @@ class _Base:
 
 def simulated_tensorrt(cuda: SimulatedCuda, version: str = "10.3.0", rtx: bool = False) -> Any:
     """The module ``tensorrt`` (or ``tensorrt_rtx``), as far as the backend uses it."""
-    module = SimpleNamespace(
+    module: Any = ModuleType("tensorrt_rtx" if rtx else "tensorrt")
+    names = dict(
         __version__=version,
         ILogger=type("ILogger", (_Base,), {"Severity": Severity}),
         IOutputAllocator=type("IOutputAllocator", (_Base,), {}),
@@ -72,13 +79,25 @@ def simulated_tensorrt(cuda: SimulatedCuda, version: str = "10.3.0", rtx: bool =
         TensorLocation=TensorLocation,
         TensorIOMode=TensorIOMode,
         ExecutionContextAllocationStrategy=Strategy,
-        init_libnvinfer_plugins=lambda logger, namespace: logger.initialised,
+        init_libnvinfer_plugins=lambda logger, namespace: _register(module, logger),
+        Runtime=lambda logger: _Runtime(cuda, module, logger),
+        registered=None,
     )
-    module.Runtime = lambda logger: _Runtime(cuda, module, logger)
+    vars(module).update(names)
     module.configs = []
     if rtx:
         module.CudaGraphStrategy = GraphStrategy
+        module.DynamicShapesKernelSpecializationStrategy = Specialization
     return module
+
+
+def _register(module: Any, logger: Any) -> None:
+    """Keep the first logger for good, without holding it, as the plugins do."""
+    assert logger.initialised
+    if module.registered is None:
+        module.registered = weakref.ref(logger)
+    elif module.registered() is None:
+        raise Misuse("the plugins log into a logger that is gone")
 
 
 class _Runtime:
@@ -87,6 +106,7 @@ class _Runtime:
         self.cuda, self.module, self.logger = cuda, module, logger
 
     def deserialize_cuda_engine(self, content: Any) -> _Engine | None:
+        self.cuda.use()
         try:
             facts = json.loads(bytes(content))
         except ValueError:
@@ -96,19 +116,34 @@ class _Runtime:
         return _Engine(self, facts)
 
 
+class RuntimeCache:
+    """TensorRT-RTX's IRuntimeCache; what is compiled is a word."""
+
+    def __init__(self) -> None:
+        self.found = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.found = bytes(blob)
+        return True
+
+    def serialize(self) -> memoryview:
+        return memoryview(b"compiled")
+
+
 class _Config:
     """TensorRT-RTX's IRuntimeConfig."""
 
     def __init__(self) -> None:
         self.strategy: Any = None
         self.cuda_graph_strategy: Any = GraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy: Any = Specialization.LAZY
         self.cache: Any = None
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> object:
-        return object()
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
 
     def set_runtime_cache(self, cache: object) -> bool:
         self.cache = cache
@@ -128,6 +163,11 @@ class _Engine:
         self.outputs = {tensor.name: tensor for tensor in self.session.get_outputs()}
         self.names = [*self.inputs, *self.outputs]
         self.num_io_tensors = len(self.names)
+        self.on_host = {
+            name
+            for name in self.inputs
+            if self.is_shape_inference_io(name) or self.get_tensor_location(name) == TensorLocation.HOST
+        }
 
     def get_tensor_name(self, index: int) -> str:
         name: str = self.names[index]
@@ -141,7 +181,8 @@ class _Engine:
         return DataType[self.facts["types"].get(name, _TYPES[kind])]
 
     def get_tensor_location(self, name: str) -> Any:
-        return TensorLocation.HOST if name in self.facts["values"] else TensorLocation.DEVICE
+        usual = "HOST" if name in self.facts["values"] else "DEVICE"
+        return TensorLocation[self.facts["located"].get(name, usual)]
 
     def is_shape_inference_io(self, name: str) -> bool:
         return name in self.facts["values"]
@@ -171,10 +212,12 @@ class _Context:
         self.results: dict[str, tuple[int, ...]] | None = None
         self.scratch: tuple[int, int] | None = None
         self.fresh = True  # the shapes were set after the last run
+        self.changes = 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         if name not in self.engine.inputs:
             return self._refuse(f"no input {name}")
+        self.changes += 1
         declared = self.engine.get_tensor_shape(name)
         if -1 not in declared:
             raise Misuse(f"{name} has a fixed shape")
@@ -188,16 +231,18 @@ class _Context:
     def set_tensor_address(self, name: str, address: int) -> bool:
         if name not in self.engine.names:
             return self._refuse(f"no tensor {name}")
-        if address % (1 if name in self.engine.facts["values"] else ALIGNMENT):
+        if address % (1 if name in self.engine.on_host else ALIGNMENT):
             raise Misuse(f"{name} at {address:#x} is not aligned")
         self.addresses[name] = address
-        if name in self.engine.facts["values"]:
+        self.changes += 1
+        if name in self.engine.on_host:
             self.results = None
         return True
 
     def set_output_allocator(self, name: str, allocator: Any) -> bool:
         assert allocator.initialised
         self.allocators[name] = allocator
+        self.changes += 1
         return True
 
     def infer_shapes(self) -> list[str]:
@@ -207,7 +252,7 @@ class _Context:
             feeds = {}
             for name, shape in self.shapes.items():
                 kind = _NUMPY[self.engine.get_tensor_dtype(name).name]
-                on_host = name in self.engine.facts["values"]
+                on_host = name in self.engine.on_host and name in self.addresses
                 feeds[name] = self._host_value(name) if on_host else np.zeros(shape, kind)
             try:
                 outputs = self.engine.session.run(None, feeds)
@@ -232,6 +277,7 @@ class _Context:
     def set_device_memory(self, pointer: int, size: int) -> None:
         self.cuda.require("device", pointer, size)
         self.scratch = (pointer, size)
+        self.changes += 1
 
     def execute_async_v3(self, stream: int) -> bool:
         if self.results is None:
@@ -243,14 +289,25 @@ class _Context:
             raise Misuse(f"scratch {self.scratch} is less than {self.update_device_memory_size_for_shapes()} bytes")
         if self.cuda.is_capturing(stream) and not self._can_be_captured(stream):
             return self._refuse("operation not permitted when stream is capturing")
+        self.cuda.use()
         self.fresh = False
-        host = {name: self._host_value(name) for name in self.engine.facts["values"]}
+        host = {name: self._host_value(name) for name in self.engine.on_host}
         for name, allocator in self.allocators.items():
             self._ask(name, allocator, stream)
         self._check_addresses(host)
         work = self._work(dict(self.addresses), dict(self.shapes), host, dict(self.results), self.scratch)
-        (code,) = self.cuda.enqueue(stream, work)
+        (code,) = self.cuda.enqueue(stream, work, self._unchanged())
         return code == Code.cudaSuccess or self._refuse(code.name)
+
+    def _unchanged(self) -> Callable[[], None]:
+        """A check that raises once the context is another than now."""
+        before = self.changes
+
+        def check() -> None:
+            if self.changes != before:
+                raise Misuse("a recording is replayed whose context was changed")
+
+        return check
 
     def _can_be_captured(self, stream: int) -> bool:
         if self.fresh:

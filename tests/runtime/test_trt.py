@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import inspect
+import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from edgeprune.bundle.build import SCHEMA, Bounds, Build, Output, Plan
 from edgeprune.bundle.manifest import Graph
 from edgeprune.bundle.store import Bundle, describe, open_bundle
 from edgeprune.errors import BackendError, MissingExtra
-from edgeprune.nvidia.cuda import Cuda, devices
+from edgeprune.nvidia.cuda import Cuda, devices, open_gpu
 from edgeprune.nvidia.library import Library, open_library
+from edgeprune.nvidia.logger import Messages, make_logger
 from edgeprune.nvidia.memory import LEAST, Memory, Pool, size_class
 from edgeprune.runtime import trusted
 from edgeprune.runtime.engine import make_allocator
@@ -34,7 +37,7 @@ from edgeprune.runtime.trt import TrtBackend
 from edgeprune.runtime.vlm import VLM
 from tests.runtime.case import Case, picture
 from tests.runtime.device import Code, Misuse, SimulatedCuda, counted
-from tests.runtime.simulated_tensorrt import GraphStrategy, simulated_tensorrt, write_plan
+from tests.runtime.simulated_tensorrt import GraphStrategy, Severity, Specialization, simulated_tensorrt, write_plan
 
 KEY = "orin-agx-64gb@jetpack-6.2"
 VALUES = ("span_start", "span_length", "keep", "merge")
@@ -43,6 +46,7 @@ VALUES = ("span_start", "span_length", "keep", "merge")
 @pytest.fixture(autouse=True)
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +79,15 @@ class Machine:
             plans=tuple(self.plan(graph, **options) for graph in bundle.manifest.graphs),
         )
 
-    def plan(self, graph: Graph, most: int = 2048, **options: Any) -> Plan:
+    def plan(self, graph: Graph, most: int = 2048, shapeless: tuple[str, ...] = (), **options: Any) -> Plan:
+        """The plan of a graph; no shape depends on the values of those in ``shapeless``."""
         path = self.folder / f"{graph.name}.plan"
         onnx = self.bundle.path(graph.file)
         inputs = tuple(bounds(tensor.name, tensor.dtype, tensor.shape, most) for tensor in graph.inputs)
         ranges = {entry.name: (entry.least, entry.most) for entry in inputs if entry.kind == "shape"}
-        values = tuple(entry.name for entry in inputs if entry.kind == "values")
+        values = tuple(entry.name for entry in inputs if entry.kind == "values" and entry.name not in shapeless)
         write_plan(path, onnx, ranges, values, **options)
+        path.chmod(0o644)
         file = describe(self.folder, path)
         trusted.remember(file.sha256)
         key = {"graph": graph.file.sha256, "data": graph.data.sha256 if graph.data else ""}
@@ -92,7 +98,7 @@ class Machine:
         return Plan(graph.name, file, key, inputs, outputs, {"fp32": 1}, 0.1)
 
     def cuda(self) -> Cuda:
-        return Cuda(runtime=self.device)
+        return Cuda(runtime=self.device, meminfo=Path(os.devnull))
 
     def backend(self, trust: bool = False) -> TrtBackend:
         return TrtBackend(self.build, self.folder, self.library, trust=trust, cuda=self.cuda())
@@ -298,6 +304,31 @@ def test_all_engines_move_to_the_scratch_that_one_of_them_made_larger(bundle: Bu
         assert not backend.numpy(value).any()
 
 
+def test_scratch_that_did_not_grow_on_a_full_gpu_is_asked_for_again(bundle: Bundle, machine: Machine) -> None:
+    """The simulated engine refuses scratch that is less than its shapes need."""
+    machine.rebuild("vision", scratch=1_000_000)
+    machine.rebuild("project", scratch=50_000_000)
+    backend = machine.backend()
+    vision, project = machine.session("vision", backend), machine.session("project", backend)
+    array = backend.array(pixels(bundle, 1))
+    features = vision.run({"pixel_values": array})["features"]
+    expected = backend.numpy(features)
+    machine.device.total = machine.device.live["device"] + 1_000_000
+    with pytest.raises(BackendError, match=r"no room for \S+ MB on the GPU"):
+        project.run({"features": features})
+    np.testing.assert_array_equal(backend.numpy(vision.run({"pixel_values": array})["features"]), expected)
+    # Nor does one that fits no longer run in too little.
+    with pytest.raises(BackendError, match="no room for"):
+        project.run({"features": features})
+    machine.device.total = machine.device.live["device"] + 1000
+    with pytest.raises(BackendError, match="no room for"):
+        vision.run({"pixel_values": array})
+    machine.device.total = 1 << 30
+    (projected,) = project.run({"features": features}).values()
+    assert backend.numpy(projected).any()
+    np.testing.assert_array_equal(backend.numpy(vision.run({"pixel_values": array})["features"]), expected)
+
+
 def test_a_full_gpu_is_said_with_its_figures(machine: Machine) -> None:
     machine.device.total = 1_000_000
     memory = Memory(machine.cuda())
@@ -362,8 +393,10 @@ def test_equal_runs_are_replayed_with_equal_results(bundle: Bundle, machine: Mac
     assert_nothing_is_left(machine.device)
 
 
-def test_other_shapes_in_between_are_not_recorded_at_once(bundle: Bundle, machine: Machine) -> None:
-    """The simulated context raises where the first run after a change of shapes is captured."""
+def test_a_recording_does_not_survive_other_shapes(bundle: Bundle, machine: Machine) -> None:
+    """The simulated context raises where the first run after a change of shapes is captured, and where a recording is
+    replayed after a change, or destroyed while it may be running.
+    """
     backend = machine.backend()
     session = machine.session("vision", backend)
     one, two = (backend.array(np.repeat(pixels(bundle, 1), rows, axis=0)) for rows in (1, 2))
@@ -371,10 +404,28 @@ def test_other_shapes_in_between_are_not_recorded_at_once(bundle: Bundle, machin
         for array in (one, two, one, two, one, two):
             backend.numpy(session.run({"pixel_values": array})["features"])
     assert calls["cudaStreamBeginCapture"] == 0
+    recordings = []
     with counted(machine.device, "cudaStreamBeginCapture", "cudaGraphLaunch") as calls:
         for array in (one, one, one, two, two, one, two):
-            backend.numpy(session.run({"pixel_values": array})["features"])
-    assert calls == {"cudaStreamBeginCapture": 2, "cudaGraphLaunch": 5}
+            session.run({"pixel_values": array})
+            recordings.append(machine.device.recordings)
+    assert calls == {"cudaStreamBeginCapture": 2, "cudaGraphLaunch": 3}
+    assert recordings == [0, 1, 1, 0, 1, 0, 0]
+
+
+def test_a_recording_does_not_survive_another_scratch(bundle: Bundle, machine: Machine) -> None:
+    backend = machine.backend()
+    run = runner(machine, backend)
+    expected = [run(1) for _ in range(4)]
+    assert machine.device.recordings == 1
+    scratch, pool = backend._shared.scratch, backend._shared.memory.device
+    old, size = scratch.reserve(0).pointer, scratch.reserve(0).size
+    scratch.reserve(10 * size)
+    held = pool.take(size)  # so that no output of the next run gets it, and all addresses stay
+    assert held.pointer == old
+    with counted(machine.device, "cudaStreamBeginCapture", "cudaGraphLaunch", "cudaGraphExecDestroy") as calls:
+        np.testing.assert_array_equal(run(1), expected[0])
+    assert calls == {"cudaStreamBeginCapture": 0, "cudaGraphLaunch": 0, "cudaGraphExecDestroy": 1}
 
 
 def test_what_cannot_be_recorded_runs_all_the_same(bundle: Bundle, tmp_path: Path) -> None:
@@ -390,14 +441,38 @@ def test_what_cannot_be_recorded_runs_all_the_same(bundle: Bundle, tmp_path: Pat
     assert_nothing_is_left(machine.device)
 
 
-def test_few_recordings_are_kept(bundle: Bundle, machine: Machine) -> None:
+def test_a_recording_that_failed_is_no_reason_for_what_fails_later(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(bundle, tmp_path, recordable=False)
     backend = machine.backend()
     session = machine.session("vision", backend)
-    arrays = [backend.array(pixels(bundle, seed)) for seed in range(7)]
-    for array in arrays:
-        for _ in range(3):
+    array = backend.array(pixels(bundle, 1))
+    session.run({"pixel_values": array})
+    ends = machine.device.cudaStreamEndCapture
+
+    def ends_and_loses_the_device(stream: int) -> tuple[Any, ...]:
+        monkeypatch.setattr(machine.device, "enqueue", lambda *_: (Code.cudaErrorLaunchFailure,))
+        found: tuple[Any, ...] = ends(stream)
+        return found
+
+    monkeypatch.setattr(machine.device, "cudaStreamEndCapture", ends_and_loses_the_device)
+    with pytest.raises(BackendError, match=r"does not run in tensorrt 10\.3\.0: IExec\w+: cudaErrorLaunchFailure"):
+        for _ in range(3):  # the second or third is the first that equals the one before
             session.run({"pixel_values": array})
-    assert machine.device.recordings == 4
+    assert machine.device.calls["cudaStreamBeginCapture"] == 1
+
+
+def test_one_recording_is_kept_for_the_latest_addresses(bundle: Bundle, machine: Machine) -> None:
+    backend = machine.backend()
+    session = machine.session("vision", backend)
+    arrays = [backend.array(pixels(bundle, seed)) for seed in range(4)]
+    with counted(machine.device, "cudaGraphLaunch") as calls:
+        for array in arrays:
+            for _ in range(4):
+                session.run({"pixel_values": array})
+            assert machine.device.recordings == 1
+    assert calls["cudaGraphLaunch"] >= 2 * len(arrays)
 
 
 def test_rtx_records_by_itself(bundle: Bundle, tmp_path: Path) -> None:
@@ -407,14 +482,77 @@ def test_rtx_records_by_itself(bundle: Bundle, tmp_path: Path) -> None:
         run(1)
     (config,) = machine.module.configs
     assert config.cuda_graph_strategy == GraphStrategy.WHOLE_GRAPH_CAPTURE and config.cache is not None
+    assert config.dynamic_shapes_kernel_specialization_strategy == Specialization.LAZY
     assert "cudaStreamBeginCapture" not in machine.device.calls
 
 
-def test_rtx_does_not_record_what_changes_its_shape_with_every_token(bundle: Bundle, tmp_path: Path) -> None:
+def test_what_rtx_compiled_is_there_for_the_next_process(bundle: Bundle, tmp_path: Path) -> None:
     machine = Machine(bundle, tmp_path, "tensorrt-rtx")
-    machine.session("segment_0_1")
+    for found in (b"", b"compiled"):
+        backend = machine.backend()
+        machine.session("project", backend)
+        assert machine.module.configs[-1].cache.found == found
+        backend.close()
+    plan = machine.build.plan("project")
+    assert plan is not None
+    (kept,) = (tmp_path / "cache" / "edgeprune" / "kernels").iterdir()
+    assert kept.name == f"{plan.file.sha256}-Simulated-Orin"
+
+
+def test_compiled_kernels_that_cannot_be_kept_cost_no_answer(bundle: Bundle, tmp_path: Path) -> None:
+    machine = Machine(bundle, tmp_path, "tensorrt-rtx")
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    backend = machine.backend()
+    run = runner(machine, backend)
+    run(1)
+    backend.close()
+
+
+@pytest.mark.parametrize("spoil", ["replaced", "others may write"])
+def test_compiled_kernels_that_others_could_have_written_are_not_read(
+    bundle: Bundle, tmp_path: Path, spoil: str
+) -> None:
+    machine = Machine(bundle, tmp_path, "tensorrt-rtx")
+    backend = machine.backend()
+    machine.session("project", backend)
+    backend.close()
+    (kept,) = (tmp_path / "cache" / "edgeprune" / "kernels").iterdir()
+    if spoil == "others may write":
+        kept.chmod(0o666)
+    elif os.getuid() == 0:
+        os.chown(kept, 12345, -1)
+    else:
+        pytest.skip("only root can give a file away")
+    machine.session("project")
+    assert machine.module.configs[-1].cache.found == b""
+
+
+@pytest.mark.parametrize("answer", [None, b"", RuntimeError("no driver")])
+def test_nothing_compiled_is_nothing_kept(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    def serialize(self: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("tests.runtime.simulated_tensorrt.RuntimeCache.serialize", serialize)
+    machine = Machine(bundle, tmp_path, "tensorrt-rtx")
+    backend = machine.backend()
+    machine.session("project", backend)
+    backend.close()
+    assert list((tmp_path / "cache" / "edgeprune").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["segment_0_1", "prune_visiondrop_vision"])
+def test_rtx_records_and_compiles_nothing_for_shapes_that_change_with_every_token(
+    bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    machine = Machine(bundle, tmp_path, "tensorrt-rtx")
+    machine.session(name)
     (config,) = machine.module.configs
     assert config.cuda_graph_strategy == GraphStrategy.DISABLED
+    assert config.dynamic_shapes_kernel_specialization_strategy == Specialization.NONE
 
 
 def test_graphs_that_read_sizes_on_the_host_are_not_recorded(bundle: Bundle, machine: Machine) -> None:
@@ -428,6 +566,26 @@ def test_graphs_that_read_sizes_on_the_host_are_not_recorded(bundle: Bundle, mac
         for _ in range(4):
             assert backend.numpy(prune.run(feeds)["kept"]).shape == (1, keep)
     assert "cudaStreamBeginCapture" not in machine.device.calls
+
+
+def test_sizes_are_read_on_the_host_by_either_of_tensorrts_notions(bundle: Bundle, machine: Machine) -> None:
+    """``keep`` decides shapes and is said to be on the device; ``merge`` decides none and is said to be on the host."""
+    name = "prune_visiondrop_vision"
+    ort = OrtBackend(1)
+    machine.rebuild(name, shapeless=("merge",), located={"keep": "DEVICE", "merge": "HOST"})
+    backend = machine.backend()
+    prune = machine.session(name, backend)
+    assert [prune._engine.is_shape_inference_io(word) for word in ("keep", "merge")] == [True, False]
+    vision = machine.session("vision", backend).run({"pixel_values": backend.array(pixels(bundle, 1))})
+    reference = ort.session(bundle.manifest.graph(name), bundle.path(bundle.manifest.graph(name).file))
+    features = {t.name: vision[t.name] for t in bundle.manifest.graph(name).inputs if t.name in vision}
+    for keep, merge in ((16, 4), (16, 3), (8, 2)):
+        sizes = {"keep": np.array(keep), "merge": np.array(merge)}
+        found = prune.run(features | {word: backend.array(value) for word, value in sizes.items()})
+        known = {word: ort.array(backend.numpy(array)) for word, array in features.items()}
+        expected = reference.run(known | {word: ort.array(value) for word, value in sizes.items()})
+        for word, array in found.items():
+            np.testing.assert_array_equal(backend.numpy(array), ort.numpy(expected[word]))
 
 
 # --- outputs that only the run tells ----------------------------------------------------------------------------
@@ -531,6 +689,28 @@ def test_a_plan_outside_of_its_folder(machine: Machine) -> None:
     assert f"elsewhere.plan is not inside {machine.folder}" in refused(machine)
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_a_plan_that_others_can_change_while_it_is_loaded(machine: Machine, mode: int) -> None:
+    path = machine.folder / "vision.plan"
+    path.chmod(mode)
+    for trust in (False, True):
+        message = refused(machine, trust=trust)
+        assert message.startswith(f"{path} can be changed by other users while it is loaded")
+        assert message.endswith(f"chmod go-w {path}")
+    path.chmod(0o644)
+    machine.session("vision")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_plan_of_another_user(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = machine.folder / "vision.plan"
+    os.chown(path, 12345, -1)
+    assert f"{path} belongs to user 12345, who could change it" in refused(machine, trust=True)
+    os.chown(path, 0, -1)
+    monkeypatch.setattr("edgeprune.runtime.plan.os.getuid", lambda: 12345)  # root's may be run by others
+    machine.session("vision", machine.backend(trust=True))
+
+
 def test_a_plan_that_was_not_built_here_runs_only_where_trusted(machine: Machine) -> None:
     trusted.ledger().unlink()
     message = refused(machine)
@@ -568,6 +748,45 @@ def test_another_gpu(machine: Machine) -> None:
     message = refused(machine)
     assert "are for compute capability 8.0 or 9.0 and Simulated Orin has 8.7" in message
     assert message.endswith("--target NAME")
+
+
+def test_gpus_of_which_none_suits(machine: Machine) -> None:
+    machine.device = SimulatedCuda((8, 6), others=((8, 6),))
+    message = refused(machine)
+    assert "has 8.6 (none of 2 GPUs suits; CUDA_VISIBLE_DEVICES says which are seen); give the target" in message
+
+
+def test_the_first_gpu_that_the_plans_are_for_is_taken(
+    bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = machine.device = SimulatedCuda((8, 6), others=((8, 7), (8, 7)))
+    machine.module.Runtime = simulated_tensorrt(device).Runtime
+    monkeypatch.setattr("edgeprune.nvidia.cuda._import", lambda extra: device)
+    backend = TrtBackend(machine.build, machine.folder, machine.library)
+    assert backend._shared.cuda.device.index == 1
+
+    found: dict[str, Any] = {}
+
+    def elsewhere(name: str, work: Callable[[], Any]) -> None:
+        """Work in a thread of its own, which begins on GPU 0."""
+        thread = threading.Thread(target=lambda: found.update({name: work()}))
+        thread.start()
+        thread.join()
+        assert name in found and device.used == {1}
+
+    elsewhere("session", lambda: machine.session("vision", backend))
+    elsewhere("pixels", lambda: backend.array(pixels(bundle, 1)))
+    elsewhere("outputs", lambda: found["session"].run({"pixel_values": found["pixels"]}))
+    elsewhere("features", lambda: backend.numpy(found["outputs"]["features"]))
+    elsewhere("room", lambda: backend.free_bytes)
+    elsewhere("closed", backend.close)
+    assert_nothing_is_left(device)
+
+
+def test_the_gpu_for_a_capability() -> None:
+    device = SimulatedCuda((8, 6), others=((9, 0), (8, 7)))
+    wanted: tuple[tuple[str, ...], ...] = (("8.7",), ("8.7", "9.0"), ("7.5",), ())
+    assert [open_gpu(one, device).device.index for one in wanted] == [2, 1, 0, 0]
 
 
 def test_a_plan_that_tensorrt_does_not_take(machine: Machine) -> None:
@@ -670,7 +889,57 @@ def test_tensorrts_reason_is_passed_on(bundle: Bundle, machine: Machine) -> None
     assert "in tensorrt 10.3.0: IExecutionContext: pixel_values (5, 3, " in str(caught.value)
 
 
+# --- TensorRT's log -----------------------------------------------------------------------------------------------
+
+
+def test_the_logger_outlives_the_backends_that_it_serves(machine: Machine) -> None:
+    """The simulated plugins raise where the logger that they were given first is gone."""
+    for _ in range(2):
+        backend = machine.backend()
+        backend.close()
+        del backend
+        gc.collect()
+    assert machine.module.registered() is not None
+    assert make_logger(machine.library, Messages()) is machine.module.registered()
+
+
+def test_each_backend_gets_the_reasons_of_its_own_failures(bundle: Bundle, machine: Machine) -> None:
+    machine.change_plan("vision", inputs=())  # so that TensorRT refuses, and not the engine
+    first, second = machine.backend(), machine.backend()
+    many = np.repeat(pixels(bundle, 1), 5, axis=0)
+    sessions = [machine.session("vision", backend) for backend in (first, second)]
+    for backend, session in zip((first, second), sessions, strict=True):
+        with pytest.raises(BackendError, match=r"refuses pixel_values .*: IExecutionContext: pixel_values \(5, 3"):
+            session.run({"pixel_values": backend.array(many)})
+    assert first._shared.messages is not second._shared.messages
+
+
+def test_another_module_has_another_logger(machine: Machine) -> None:
+    mine, others = Messages(), Messages()
+    logger = make_logger(machine.library, mine)
+    other = make_logger(Library(simulated_tensorrt(machine.device), "tensorrt", (10, 3, 0)), others)
+    logger.log(Severity.ERROR, "a  reason")
+    logger.log(Severity.WARNING, "no reason")
+    assert (mine.first_error, others.first_error) == ("a reason", None)
+    assert other is not logger
+
+
 # --- closing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [TypeError("factory function returned nullptr"), KeyboardInterrupt()])
+def test_a_backend_that_does_not_come_about_gives_back_what_it_took(machine: Machine, error: BaseException) -> None:
+    def refuse(logger: Any) -> None:
+        logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise error
+
+    machine.module.Runtime = refuse
+    with pytest.raises((BackendError, KeyboardInterrupt)) as caught:
+        machine.backend()
+    if isinstance(error, TypeError):
+        expected = "tensorrt 10.3.0 does not start: CUDA initialization failure with error: 35; edgeprune doctor says"
+        assert str(caught.value).startswith(expected)
+    assert_nothing_is_left(machine.device)
 
 
 def test_nothing_runs_once_it_is_closed(bundle: Bundle, machine: Machine) -> None:
@@ -754,6 +1023,25 @@ def test_the_device_is_described(machine: Machine) -> None:
     assert found.integrated
     cuda = machine.cuda()
     assert cuda.memory() == (1 << 30, 1 << 30)
+
+
+MEMINFO = "MemTotal:  7000 kB\nMemFree:  10 kB\nMemAvailable:     {} kB\nSwapFree: 9999 kB\n"
+
+
+@pytest.mark.parametrize(("available", "integrated", "expected"), [
+    (6000, True, 6000 * 1024), (6000, False, 7168 * 1024 - 4096 * 1024), (20, True, 3072 * 1024),
+    (9999, True, 7168 * 1024), ("many", True, 3072 * 1024), (None, True, 3072 * 1024),
+])  # fmt: skip
+def test_memory_that_the_page_cache_holds_is_free_where_it_is_shared(
+    tmp_path: Path, available: int | str | None, integrated: bool, expected: int
+) -> None:
+    device = SimulatedCuda(memory=7168 * 1024)
+    device.integrated = integrated
+    if available is not None:
+        (tmp_path / "meminfo").write_text(MEMINFO.format(available))
+    cuda = Cuda(runtime=device, meminfo=tmp_path / "meminfo")
+    assert cuda.allocate(4096 * 1024)
+    assert cuda.memory() == (expected, 7168 * 1024)
 
 
 def test_cuda_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The ledger of plans that were built on this machine."""
+"""The ledger of plans that were built on this machine, and the folders that it and the caches lie in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from edgeprune.errors import OutputError
 from edgeprune.runtime import trusted
+from edgeprune.runtime.local import cache_folder, read_ours, state_folder
 
 
 def digest(word: object) -> str:
@@ -73,3 +74,73 @@ def test_a_ledger_that_cannot_be_written_is_named(state: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot enter the plan into .*state/edgeprune/plans: Not a directory"):
         trusted.remember(digest("a"))
     assert not trusted.is_known(digest("a"))
+
+
+# --- the folders --------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_the_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    previous = os.umask(0)
+    try:
+        folder = cache_folder()
+    finally:
+        os.umask(previous)
+    assert folder == tmp_path / "cache" / "edgeprune"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for mode in (0o720, 0o702, 0o777):
+        folder.chmod(mode)
+        assert cache_folder() is None
+    folder.chmod(0o755)
+    assert cache_folder() == folder
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "edgeprune").mkdir()
+    os.chown(tmp_path / "edgeprune", 12345, -1)
+    assert cache_folder() is None
+
+
+def test_a_relative_folder_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, "relative/path")
+    assert cache_folder() == tmp_path / ".cache" / "edgeprune"
+    assert state_folder() == tmp_path / ".local" / "state" / "edgeprune"
+    assert not state_folder().exists()
+
+
+def test_without_a_home_there_is_no_cache_and_the_ledger_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    assert cache_folder() is None
+    assert not trusted.is_known(digest("a"))
+    with pytest.raises(OutputError, match=r"there is no home directory .*; set XDG_STATE_HOME"):
+        trusted.remember(digest("a"))
+
+
+def test_a_cache_that_cannot_be_made_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert cache_folder() is None
+
+
+def test_only_files_that_others_cannot_have_written_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert read_ours(path) is None
+    path.write_bytes(b"content")
+    path.chmod(0o644)
+    assert read_ours(path) == b"content"
+    for mode in (0o664, 0o646):
+        path.chmod(mode)
+        assert read_ours(path) is None
+    if os.getuid() == 0:
+        path.chmod(0o600)
+        os.chown(path, 12345, -1)
+        assert read_ours(path) is None

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgeprune.bench.report import Spread
 from edgeprune.bundle.store import open_bundle
 from edgeprune.errors import BackendError, BudgetError, UsageError
 from edgeprune.runtime.ort import OrtBackend
+from tools.gpu import run
 from tools.gpu.backends import candidates
 from tools.gpu.bench import Rounds, Times, measure
 from tools.gpu.cases import AFTER, BEFORE, CASES, METHOD, Budget, budgets
@@ -30,13 +31,14 @@ from tools.gpu.checkpoint import BLOCK, Numbers, shape_of, write_fast
 from tools.gpu.child import in_child
 from tools.gpu.compare import Outcome, compare, shared_rows
 from tools.gpu.count import flops, prefill_work, shortest_ms
+from tools.gpu.files import save
 from tools.gpu.machine import Machine
 from tools.gpu.progress import Progress
-from tools.gpu.report import Attempt, Report, Row
+from tools.gpu.report import Attempt, Comparison, Report, Row
 from tools.gpu.rows import make_verdicts
 from tools.gpu.table import NO_MEASUREMENT, markdown
 from tools.gpu.target import OWN, Speed, known_target, ranges, speed, target_for
-from tools.gpu.variant import Engine
+from tools.gpu.variant import Engine, Variant
 from tools.gpu_check import main
 from tools.random_checkpoint import SHAPES, Parameter
 
@@ -398,10 +400,16 @@ def row(variant: str, speedup: float | None, case: str = "llava-1.5-7b", dialect
                15_000_000_000, 2)  # fmt: skip
 
 
+def compared(variant: str, case: str = "llava-1.5-7b", dialect: str = "fused", *failures: str) -> Comparison:
+    return Comparison(case, variant, dialect, 0.9999, 1e-3, True, 1.0, failures, None)
+
+
 def test_goals_are_reached_or_not_or_cannot_be_judged() -> None:
     cases = [CASES["llava-1.5-7b"], CASES["llava-next-7b"], CASES["tiny"]]
     report = Report(H200, dict(SETTINGS), Progress())
     report.rows = [row("chain keep=64", 2.4, dialect="base"), row("chain keep=64", 2.6), row("chain keep=128", 9.0)]
+    report.comparisons = [compared("chain keep=64"), compared("chain keep=64", dialect="base")]
+    report.comparisons += [compared("chain keep=320", "llava-next-7b")]
     report.rows += [row("eager keep=320", 1.9, "llava-next-7b", None), row("chain keep=320", 3.9, "llava-next-7b")]
     first, second = make_verdicts(report, cases)
     assert first.sentence() == (
@@ -414,8 +422,53 @@ def test_goals_are_reached_or_not_or_cannot_be_judged() -> None:
     assert "no compiled chain was measured; pruned in PyTorch eager: 1.90x" in second.sentence()
     report.settings["layers"] = 8
     assert make_verdicts(report, cases)[0].note == "decoder layers: llava-1.5-7b 8 of 32"
+    assert make_verdicts(report, cases)[0].reached is None
+    report.settings["layers"] = 40  # no fewer than it has
+    assert make_verdicts(report, cases)[0].reached is True
     report.machine = CPU
     assert make_verdicts(report, cases)[0].reached is None
+
+
+def test_a_row_that_is_not_what_the_goal_speaks_of_is_not_judged() -> None:
+    cases = [CASES["llava-1.5-7b"]]
+    report = Report(H200, dict(SETTINGS), Progress())
+    report.rows = [row("chain keep=64", 2.6), row("chain keep=64", 2.4, dialect="base")]
+    (verdict,) = make_verdicts(report, cases)
+    assert (verdict.reached, verdict.measured) == (None, 2.6)
+    assert verdict.note == "its logits were not compared with PyTorch eager's"
+    wrong = compared("chain keep=64", "llava-1.5-7b", "fused", "cosine 0.5")
+    report.comparisons = [wrong, compared("chain keep=64", dialect="base")]
+    (verdict,) = make_verdicts(report, cases)  # the slower one, which computes the right thing, counts
+    assert (verdict.reached, verdict.measured) == (False, 2.4)
+    report.comparisons = [wrong]
+    (verdict,) = make_verdicts(report, cases)
+    assert verdict.sentence().startswith("not judged: ")
+    assert verdict.note == "it computes something else than PyTorch eager: cosine 0.5"
+    report.comparisons = [compared("chain keep=64")]
+    report.settings["dtype"] = "fp32"
+    (verdict,) = make_verdicts(report, cases)
+    assert (verdict.reached, verdict.note) == (None, "in fp32; the goal is for fp16")
+
+
+@pytest.mark.parametrize("engine", ["eager", "chain"])
+def test_memory_that_runs_out_in_one_part_ends_that_part_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    import torch
+
+    def measure_or_not(variants: Sequence[Variant], *rest: Any) -> None:
+        if variants[-1].engine == engine:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+        measure(variants, *rest)
+
+    monkeypatch.setattr(run, "measure", measure_or_not)
+    with pytest.raises(SystemExit) as caught:
+        run_here(tmp_path, "--keeps", "32", "--dialect", "base")
+    assert caught.value.code != 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    part = "PyTorch eager" if engine == "eager" else "onnxruntime-cpu (base)"
+    assert report["errors"] == [f"tiny-4: {part}: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"]
+    assert {row["engine"] for row in report["rows"]} == {"chain" if engine == "eager" else "eager"}
 
 
 def test_a_report_names_what_failed_and_why_and_later_rows_replace_earlier_ones(tmp_path: Path) -> None:
@@ -428,7 +481,7 @@ def test_a_report_names_what_failed_and_why_and_later_rows_replace_earlier_ones(
     report.put(row("chain keep=64", 2.7))
     report.put(row("eager keep=all", math.nan, dialect=None))
     assert report.failures == ("tensorrt fused, tiny model: segment_0_1: cosine 0.5",)
-    report.save(tmp_path / "out")
+    save(report, tmp_path / "out")
     read = json.loads((tmp_path / "out" / "gpu_check.json").read_text())
     assert [one["speedup"] for one in read["rows"]] == [2.7, None] and read["measurement"] is True
     table = markdown(report)

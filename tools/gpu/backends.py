@@ -17,8 +17,9 @@ from edgeprune.bundle.manifest import Dialect, Dtype
 from edgeprune.bundle.plans import plan_folder, read_build
 from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.checkpoint.source import Source
-from edgeprune.engines.build import Request, build_bundle
+from edgeprune.engines.build import build_bundle
 from edgeprune.engines.choose import Choice, available_bytes
+from edgeprune.engines.examine import Request
 from edgeprune.errors import BackendError, UsageError
 from edgeprune.export import bundle as export
 from edgeprune.nvidia.cuda import devices

@@ -8,11 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from edgeprune.bench.report import Spread
-from edgeprune.errors import OutputError
 from tools.gpu.machine import Clocks, Machine
 from tools.gpu.progress import Progress
 from tools.gpu.variant import Engine
@@ -193,23 +191,6 @@ class Report:
             "seconds": round(self.progress.elapsed, 1),
         }
         return json.dumps(_finite(fields), allow_nan=False)
-
-    def save(self, folder: Path) -> None:
-        """Write ``gpu_check.json`` and ``gpu_check.md``; a run that is killed leaves the last ones whole.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        from tools.gpu.table import markdown
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in ((f"{NAME}.json", self.to_json()), (f"{NAME}.md", markdown(self))):
-                work = folder / f".{name}.partial"
-                work.write_text(text + "\n", encoding="utf-8")
-                work.replace(folder / name)
-        except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 _LISTS = ("attempts", "comparisons", "rows", "verdicts")

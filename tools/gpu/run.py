@@ -18,6 +18,7 @@ from tools.gpu.cases import Case
 from tools.gpu.chain import ChainVariant, Resident
 from tools.gpu.checkpoint import shape_of, weight_bytes, write_fast
 from tools.gpu.compare import compare, outcome
+from tools.gpu.files import save
 from tools.gpu.machine import Machine, clocks_now, look, taken_bytes
 from tools.gpu.progress import Progress
 from tools.gpu.report import Report
@@ -53,7 +54,7 @@ def run(settings: Settings) -> Report:
     finally:
         report.clocks_after = clocks_now() if report.measurement else None
         report.verdicts = make_verdicts(report, [case for group in groups for case, _ in group.cases])
-        report.save(settings.out)
+        save(report, settings.out)
     return report
 
 
@@ -88,8 +89,6 @@ class _Runner:
 
     def group(self, group: Group, chosen: Sequence[Wanted]) -> None:
         """Everything about one checkpoint."""
-        import torch
-
         size = weight_bytes(group.shape, self._settings.dtype)
         progress = self._progress
         if not progress.fits(f"{group.name}: everything", 15 + size / 0.4e9):
@@ -100,9 +99,9 @@ class _Runner:
             )
         try:
             eager = self._eager(group, checkpoint)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:  # torch's own, of memory or of a kernel: the chain is measured all the same
             eager = {}
-            self._failed(f"{group.name}: PyTorch eager: {' '.join(str(error).split())[:300]}")
+            self._failed(f"{group.name}: PyTorch eager", error)
         self._free()
         together = self._machine.memory is None or self._machine.memory > _BOTH_LOADED * size
         if not together and chosen:
@@ -112,13 +111,15 @@ class _Runner:
         for wanted in chosen:
             try:
                 self._chain(group, checkpoint, wanted, eager, size)
-            except EdgePruneError as error:
-                self._failed(f"{group.name}: {wanted.name} ({wanted.dialect}): {error}")
+            except Exception as error:  # eager takes turns with the chain, so it may be torch's, too
+                self._failed(f"{group.name}: {wanted.name} ({wanted.dialect})", error)
             self._free()
         eager.clear()
         self._free()
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, part: str, error: Exception) -> None:
+        kind = "" if isinstance(error, EdgePruneError) else f"{type(error).__name__}: "
+        text = f"{part}: {kind}{' '.join(str(error).split())[:300]}"
         self._report.errors.append(text)
         self._progress.tell(f"failed: {text}")
         self._save()
@@ -243,7 +244,7 @@ class _Runner:
         return self._settings.work / name
 
     def _save(self) -> None:
-        self._report.save(self._settings.out)
+        save(self._report, self._settings.out)
 
     def _free(self) -> None:
         gc.collect()
