@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side, one thread ea
 
 MakeCheckpoint = Callable[[str], Path]
 MakeBundle = Callable[[str, Dtype, Dialect], Path]
+MakeAll = Callable[[str], Path]
 MakeDemo = Callable[[Dtype, Dialect], Path]
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -60,8 +61,31 @@ def make_bundle(make_checkpoint: MakeCheckpoint, make_once: MakeOnce) -> MakeBun
         from edgeprune.export.bundle import Request, export_bundle
 
         source = resolve(str(make_checkpoint(shape)))
-        request = Request(source, ("visiondrop",), None, dtype, dialect)
+        request = Request(source, ("visiondrop",), dtype, dialect)
         return make_once(f"bundles/{shape}-{dtype}-{dialect}", lambda folder: export_bundle(request, folder))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_bundle_all(make_checkpoint: MakeCheckpoint, make_once: MakeOnce) -> MakeAll:
+    """Exports a shape with every method that needs nothing but the checkpoint, variants included, in fp32.
+
+    ``small-mha`` gets those that cut the decoder, without variants: kinds of heads make no difference to the others.
+    """
+
+    def make(shape: str) -> Path:
+        from edgeprune import catalog
+        from edgeprune.checkpoint.source import resolve
+        from edgeprune.export.bundle import Request, export_bundle
+
+        names = [name for name in catalog.names() if name != "cdpruner"]  # it needs CLIP's text tower
+        if shape == "small-mha":
+            cards = [catalog.card(name) for name in names]
+            inside = [card for card in cards if isinstance(card.places[-1], int)]
+            names = [card.name for card in inside if card.variant_of is None or card.name == "sparsevlm-plus"]
+        request = Request(resolve(str(make_checkpoint(shape))), names)
+        return make_once(f"bundles/{shape}-all", lambda folder: export_bundle(request, folder))
 
     return make
 
@@ -104,14 +128,21 @@ def bundle_gqa_fused(make_bundle: MakeBundle) -> Path:
 
 @pytest.fixture(scope="session")
 def make_bundle_demo(make_once: MakeOnce) -> MakeDemo:
-    """Exports the model that ships."""
+    """Exports the model that ships: in fp16 and primitive operators with every method that needs no other checkpoint.
+
+    In fused operators with those whose own graphs differ from the primitive ones, else with VisionDrop alone.
+    """
 
     def make(dtype: Dtype, dialect: Dialect) -> Path:
-        from edgeprune import demo
+        from edgeprune import catalog, demo
         from edgeprune.checkpoint.source import Source
         from edgeprune.export.bundle import Request, export_bundle
 
-        request = Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), ("visiondrop",), None, dtype, dialect)
+        methods: tuple[str, ...] = ("visiondrop",)
+        if dtype == "fp16":  # coast-rest has the same graph as coast, but for one number
+            every = tuple(name for name in catalog.names() if name not in ("cdpruner", "coast-rest"))
+            methods = every if dialect == "base" else ("visiondrop", "pyramiddrop", "sparsevlm-plus", "vscan")
+        request = Request(Source(demo.CHECKPOINT, "edgeprune/demo", None), methods, dtype, dialect)
         return make_once(f"bundles/demo-{dtype}-{dialect}", lambda folder: export_bundle(request, folder))
 
     return make

@@ -36,7 +36,7 @@ def test_the_device_tower_imports_without_the_host_packages() -> None:
         BLOCK
         + """
 import pkgutil, importlib
-for package in ('errors', 'bundle', 'recipes', 'budget', 'demo', 'runtime'):
+for package in ('errors', 'bundle', 'catalog', 'recipes', 'budget', 'demo', 'show', 'runtime'):
     module = importlib.import_module('edgeprune.' + package)
     for found in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):
         importlib.import_module(found.name)

@@ -33,6 +33,8 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path) -> None:
     assert "edgeprune/recipes/engines/README.md" in names
     assert "edgeprune/recipes/engines/orin-agx-64gb.toml" in names
     assert "edgeprune/demo/checkpoint/model.safetensors" in names
+    cards = {f"edgeprune/catalog/{path.name}" for path in (ROOT / "edgeprune/catalog").glob("*.toml")}
+    assert cards and cards <= set(names)
 
 
 def test_recipe_folders_hold_data_only() -> None:
@@ -48,7 +50,7 @@ def test_the_bare_install_is_the_device_runtime(wheel: Path) -> None:
     bare = {line.split(">")[0] for line in required if "extra ==" not in line}
     assert bare == {"click", "jinja2", "numpy", "pillow", "tokenizers", "tomli"}
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert extras == {"cpu", "dev", "export", "gpu", "jetson", "rtx", "tensorrt"}
+    assert extras == {"cpu", "dev", "export", "gpu", "jetson", "rtx", "show", "tensorrt"}
 
 
 def test_the_demo_checkpoint_is_small() -> None:

@@ -1,11 +1,11 @@
-"""Writes the measured table into README.md, between ``<!-- bench:start -->`` and ``<!-- bench:end -->``.
+"""Writes the measured tables into README.md, between ``<!-- bench:start -->`` and ``<!-- bench:end -->`` and so on.
 
-    edgeprune bench BUNDLE --keep all,192,128,64 --against eager --json > tools/bench.json
-    python tools/bench_table.py            write it
-    python tools/bench_table.py --check    fail unless the README holds exactly what the file says
+    edgeprune bench BUNDLE --method visiondrop --keep all,192,128,64 --against eager --json > tools/bench.json
+    edgeprune bench BUNDLE --method all --keep all,192 --no-memory --json > tools/bench_methods.json
+    python tools/bench_table.py            write them
+    python tools/bench_table.py --check    fail unless the README holds exactly what the files say
 
-The README has no other measured numbers. This measures nothing: the file is the output of ``edgeprune bench
---json``, of which the last line counts.
+This measures nothing: a file is the output of ``edgeprune bench --json``, of which the last line counts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 from edgeprune.bench.report import BenchReport
-from edgeprune.bench.table import render_markdown
+from edgeprune.bench.table import render_markdown, render_methods
 from edgeprune.errors import BundleError
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+METHODS_START, METHODS_END = "<!-- methods:start -->", "<!-- methods:end -->"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,16 +42,16 @@ def read_report(path: Path) -> BenchReport:
         raise SystemExit(f"{path}: the last line is no report of edgeprune bench --json: {error}") from error
 
 
-def insert(readme: str, block: str) -> str:
+def insert(readme: str, block: str, start: str = START, end: str = END) -> str:
     """The README with the block between its markers.
 
     Raises:
         SystemExit: the markers are not there once each, in order.
     """
-    if readme.count(START) != 1 or readme.count(END) != 1 or readme.index(START) > readme.index(END):
-        raise SystemExit(f"the README must hold {START} and after it {END}, each once")
-    before, rest = readme.split(START)
-    return f"{before}{START}\n{block}\n{END}{rest.split(END)[1]}"
+    if readme.count(start) != 1 or readme.count(end) != 1 or readme.index(start) > readme.index(end):
+        raise SystemExit(f"the README must hold {start} and after it {end}, each once")
+    before, rest = readme.split(start)
+    return f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}"
 
 
 def first_difference(have: str, want: str) -> str:
@@ -62,16 +63,19 @@ def first_difference(have: str, want: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write the measured table into the README.")
-    parser.add_argument("--json", type=Path, default=ROOT / "tools" / "bench.json", dest="source", metavar="FILE")
+    parser = argparse.ArgumentParser(description="Write the measured tables into the README.")
+    folder = ROOT / "tools"
+    parser.add_argument("--json", type=Path, default=folder / "bench.json", dest="source", metavar="FILE")
+    parser.add_argument("--methods", type=Path, default=folder / "bench_methods.json", metavar="FILE")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is stale")
     options = parser.parse_args(arguments)
-    report = read_report(options.source)
+    report, methods = read_report(options.source), read_report(options.methods)
     if not options.readme.is_file():
         raise SystemExit(f"{options.readme} is missing: the table goes there")
     have = options.readme.read_text(encoding="utf-8")
     want = insert(have, render_markdown(report))
+    want = insert(want, render_methods(methods), METHODS_START, METHODS_END)
     if have == want:
         return
     if options.check:

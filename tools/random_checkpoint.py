@@ -83,6 +83,7 @@ class Shape:
 
 
 _TINY_TOWER = Tower(32, 2, 2, 64, image_size=112, patch_size=14)
+_TINY_TOWER_5_LAYERS = Tower(32, 5, 2, 64, image_size=112, patch_size=14)
 _CLIP_L_336 = Tower(1024, 24, 16, 4096, image_size=336, patch_size=14)
 _CLIP_L_336_4_LAYERS = Tower(1024, 4, 16, 4096, image_size=336, patch_size=14)
 _BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
@@ -100,6 +101,9 @@ SHAPES: dict[str, Shape] = {
     "tiny-qwen2": _tiny(heads=4, kv_heads=2, model_type="qwen2"),
     "tiny-llama3": _tiny(tie_word_embeddings=True, rope=_LLAMA3),
     "tiny-linear": _tiny(rope={"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    # For every pruning method: enough layers for all cuts, heads wide enough for rotary embeddings of real models.
+    "small-mha": Shape(_TINY_TOWER_5_LAYERS, Decoder(256, 8, 4, 4, 128, 96, 512), 94),
+    "small-gqa": Shape(_TINY_TOWER_5_LAYERS, Decoder(256, 8, 4, 2, 128, 96, 512), 94),
     "tinyllama-4-layers": Shape(_TINY_TOWER, Decoder(2048, 4, 32, 4, 5632, 2048, 512), 2046),
     "tinyllama-1.1b": Shape(_CLIP_L_336, Decoder(2048, 22, 32, 4, 5632, 32064, 2048), 32000),
     "llava-1.5-7b-4-layers": Shape(_CLIP_L_336_4_LAYERS, Decoder(4096, 4, 32, 32, 11008, 32064, 4096), 32000),
@@ -368,6 +372,100 @@ def _draw(parameter: Parameter, generator: torch.Generator) -> torch.Tensor:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a file of JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_clip(
+    out: Path, tower: Tower = _TINY_TOWER, seed: int = 1, *, length: int = 77, legacy_end: bool = False
+) -> Path:
+    """Writes a CLIP model of random weights: both towers, both projections, a tokenizer of single bytes and few merges.
+
+    Args:
+        out: a directory that does not exist or is empty.
+        tower: its vision tower.
+        seed: the same seed gives the same numbers.
+        length: positions of the text tower.
+        legacy_end: whether config.json has the wrong end token id that OpenAI's own have.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        FileExistsError: ``out`` holds files.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty")
+    out.mkdir(parents=True, exist_ok=True)
+    vocab = _write_clip_tokenizer(out)
+    end = vocab - 1
+    text = {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+        "vocab_size": vocab,
+        "max_position_embeddings": length,
+        "bos_token_id": 0 if legacy_end else end - 1,
+        "eos_token_id": 2 if legacy_end else end,
+        "pad_token_id": 1 if legacy_end else end,
+    }
+    config = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": 24,
+        "text_config": {"model_type": "clip_text_model", **text, "projection_dim": 24},
+        "vision_config": {"model_type": "clip_vision_model", **asdict(tower), "projection_dim": 24},
+        "torch_dtype": "float32",
+    }
+    write_json(out / "config.json", config)
+    generator = torch.Generator().manual_seed(seed)
+    every = _clip_parameters(tower, vocab, length)
+    save_file({p.name: _draw(p, generator) for p in every}, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def _clip_parameters(tower: Tower, vocab: int, length: int) -> Iterator[Parameter]:
+    for parameter in _tower_parameters(tower):
+        yield Parameter(parameter.name.removeprefix("vision_tower."), parameter.shape, parameter.fill)
+    top, width = "text_model", 48
+    yield Parameter(f"{top}.embeddings.token_embedding.weight", (vocab, width))
+    yield Parameter(f"{top}.embeddings.position_embedding.weight", (length, width), "small")
+    for index in range(3):
+        layer = f"{top}.encoder.layers.{index}"
+        yield from _layer_norm(f"{layer}.layer_norm1", width)
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from _linear(f"{layer}.self_attn.{part}", width, width, bias=True)
+        yield from _layer_norm(f"{layer}.layer_norm2", width)
+        yield from _linear(f"{layer}.mlp.fc1", 96, width, bias=True)
+        yield from _linear(f"{layer}.mlp.fc2", width, 96, bias=True)
+    yield from _layer_norm(f"{top}.final_layer_norm", width)
+    yield from _linear("text_projection", 24, width, bias=False)
+    yield from _linear("visual_projection", 24, tower.hidden_size, bias=False)
+    yield Parameter("logit_scale", (), "one")
+
+
+def _write_clip_tokenizer(out: Path) -> int:
+    """Write it, and give the size of its vocabulary; the start and the end token come last, as in OpenAI's."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(ByteLevel.alphabet())
+    merges: Any = [
+        ("t", "h"),
+        ("th", "e</w>"),
+        ("i", "s</w>"),
+        ("w", "h"),
+        ("wh", "a"),
+        ("wha", "t</w>"),
+        ("i", "n</w>"),
+    ]
+    pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *(left + right for left, right in merges)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77).save_pretrained(out)
+    return len(pieces)
 
 
 def _bytes(text: str) -> int:

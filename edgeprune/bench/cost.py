@@ -3,16 +3,17 @@
 Convention: a multiply-accumulate is two FLOPs. Matrix products and the patch convolution count; norms, softmax,
 activations, rotations and comparisons do not (below 1% of the sizes this is for).
 
-1. ``linear_flops`` are products with a weight, ``attention_flops`` products of two computed matrices: attention,
-   scores, merges.
+1. ``linear_flops`` are products with a weight, ``attention_flops`` products of two computed matrices.
 2. Attention is the full rectangle of S rows by T = P + S keys, as the graphs compute it before they mask, not the
    causal half.
 3. Of the decoder's last layer only keys and values run on all rows; query, attention, output and feed-forward run
    on the last row alone, and so does the head.
 4. ``bytes`` is what a graph moves at least: its data file read once, every input read once, every output written
-   once. Intermediate results are taken to stay in the caches.
+   once (of a method's own graphs, the weights). Intermediate results are taken to stay in the caches.
 5. A manifest has no sizes of the encoder's layers. Depth and head width are read from the names and shapes of its
    probes, the feed-forward's width from the size of its data file.
+6. A method's own graphs between the stations count with their bytes alone. Their operations are not counted: they are
+   a few percent of the decoder's, and what they take is measured and reported apart.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def segment_rows(
 ) -> tuple[int, ...]:
     """Rows that every segment sees of a prompt with ``text`` text tokens: its cache length after prefill."""
     counts = _counts(method, schedule)
-    visual = counts["vision"].keep if "vision" in counts else manifest.vision.tokens
+    visual = schedule.first if schedule else manifest.vision.tokens
     rows = []
     for segment in manifest.by_role("segment"):
         first = _layers(segment)[0]
@@ -98,20 +99,20 @@ def prompt_costs(
         method, schedule: what prunes and how much; both None keep all.
     """
     counts = _counts(method, schedule)
-    graphs = {cut.at: manifest.graph(cut.graph) for cut in method.cuts} if method else {}
     costs = [_vision(manifest)]
     visual = manifest.vision.tokens
-    if "vision" in counts:
-        costs.append(_prune_vision(manifest, graphs["vision"], counts["vision"], method))
-        visual = counts["vision"].keep
-    costs += [_project(manifest, visual), _assemble(manifest, before, visual, after)]
+    for place in ("encoder", "vision"):
+        visual = counts[place].keep if place in counts else visual
+    costs.append(_project(manifest, visual))
+    visual = counts["projected"].keep if "projected" in counts else visual
+    costs.append(_assemble(manifest, before, visual, after))
     for segment in manifest.by_role("segment"):
         first = _layers(segment)[0]
-        if first in counts:
-            rows = (before, visual, after)
-            costs.append(_prune_cut(manifest, graphs[first], counts[first], rows, method))
-            visual = counts[first].keep
+        visual = counts[first].keep if first in counts else visual
         costs.append(_segment(manifest, segment, before + visual + after, 0, "prefill"))
+    if method is not None:
+        weights = weight_bytes(manifest.graph(name) for name in method.graphs if manifest.graph(name).role == "prune")
+        costs.append(GraphCost(f"the graphs of {method.name}", "prune", Cost(bytes=weights)))
     return tuple(costs)
 
 
@@ -223,37 +224,3 @@ def _segment(manifest: Manifest, graph: Graph, rows: int, past: int, stage: str)
         linear += d.hidden * d.vocab
     moved = _bytes(graph, S=rows, P=past, T=keys)
     return GraphCost(graph.name, stage, Cost(2 * linear, 2 * attention, moved))
-
-
-def _prune_vision(manifest: Manifest, graph: Graph, stage: Stage, method: MethodEntry | None) -> GraphCost:
-    """VisionDrop's encoder stage: only the merge multiplies matrices."""
-    _require_known(method)
-    rows = manifest.vision.tokens + 1
-    attention = _merge(rows, stage, tower(manifest).head_dim, manifest.vision.width)
-    return GraphCost(graph.name, "prune", Cost(0, 2 * attention, _bytes(graph, K=stage.keep)))
-
-
-def _prune_cut(
-    manifest: Manifest, graph: Graph, stage: Stage, rows: tuple[int, int, int], method: MethodEntry | None
-) -> GraphCost:
-    """VisionDrop's cut: keys of all rows up to the last visual one, queries of the visual rows, then the merge."""
-    _require_known(method)
-    d = manifest.decoder
-    before, visual, after = rows
-    q_width, kv_width, keys = d.heads * d.head_dim, d.kv_heads * d.head_dim, before + visual
-    linear = keys * d.hidden * kv_width + visual * d.hidden * q_width
-    attention = visual * keys * q_width + _merge(visual, stage, d.head_dim, d.hidden)
-    moved = _bytes(graph, S=before + visual + after, R=before + stage.keep + after, K=stage.keep)
-    return GraphCost(graph.name, "prune", Cost(2 * linear, 2 * attention, moved))
-
-
-def _merge(rows: int, stage: Stage, key_width: int, width: int) -> int:
-    """Multiply-accumulates of cosines (others by references) and of the means."""
-    others = rows - (stage.keep - stage.merge)
-    return others * stage.merge * (key_width + width)
-
-
-def _require_known(method: MethodEntry | None) -> None:
-    if method is None or method.name != "visiondrop":
-        name = method.name if method else None
-        raise UsageError(f"the cost of method {name!r} is not counted yet; counted: visiondrop")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import MethodEntry
 from edgeprune.errors import CheckFailed, MissingExtra
-from edgeprune.runtime.chain import Clock
+from edgeprune.runtime.chain import Clock, Text
 from edgeprune.runtime.preprocess import batch, load_image
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Sample:
         steps: from one token to the next.
         prefill_overhead: of the chain's time on the prompt, what was spent outside graphs.
         decode_overhead: the same per step, on average.
+        pruning: in all graphs of the method together, and in its choice on the host; None without a method.
     """
 
     stages: dict[str, float]
@@ -56,6 +57,7 @@ class Sample:
     steps: tuple[float, ...]
     prefill_overhead: float | None = None
     decode_overhead: float | None = None
+    pruning: float | None = None
 
 
 class Runner(Protocol):
@@ -85,9 +87,8 @@ class ChainRunner:
         encoded = vlm.prompt.encode(task.question)
         pixel_values = batch([load_image(task.image)], vlm.manifest.image)
         prepared = perf_counter()
-        prefill = vlm.chain.prefill(
-            pixel_values, encoded.before, encoded.after, self.method, self.schedule, prompt_clock
-        )
+        text = Text(encoded.before, encoded.after, encoded.question, encoded.clip_ids)
+        prefill = vlm.chain.prefill(pixel_values, text, self.method, self.schedule, prompt_clock)
         prefilled = perf_counter()
         token = prefill.logits.argmax(axis=-1)
         first = last = perf_counter()
@@ -103,6 +104,7 @@ class ChainRunner:
             steps=tuple(steps),
             prefill_overhead=prefilled - prepared - sum(prompt_clock.graphs.values()),
             decode_overhead=(last - first - sum(step_clock.graphs.values())) / len(steps),
+            pruning=prompt_clock.seconds.get("prune", 0.0) if self.method else None,
         )
 
     def _stages(self, clock: Clock, wall: float) -> dict[str, float]:
@@ -112,8 +114,12 @@ class ChainRunner:
         before the projector.
         """
         stages = {"vision": clock.seconds["vision"], "project": clock.seconds["project"]}
-        if self.method is not None:
-            stages["prune"] = sum(clock.graphs[cut.graph] for cut in self.method.cuts if cut.at == "vision")
+        if "text" in clock.seconds:
+            stages["text"] = clock.seconds["text"]
+        early = [cut for cut in self.method.cuts if cut.at == "vision"] if self.method else []
+        for cut in early:
+            own = (seconds for name, seconds in clock.graphs.items() if name.split(" ")[0] in (cut.graph, cut.kernel))
+            stages["prune"] = sum(own)
         return {**stages, "prefill": wall - sum(stages.values())}
 
 
@@ -166,6 +172,11 @@ class Samples:
     def stage(self, name: str) -> list[float]:
         """Seconds of a stage per repeat; empty where the variant has no such stage."""
         return [run.stages[name] for run in self.runs if name in run.stages]
+
+    @property
+    def pruning(self) -> list[float]:
+        """Seconds in the method's graphs per repeat; empty without a method."""
+        return [run.pruning for run in self.runs if run.pruning is not None]
 
     @property
     def steps(self) -> list[float]:

@@ -65,7 +65,9 @@ class Variant:
         dtype: element type of its weights.
         tokens: visual tokens per stage: after the encoder, then after every cut.
         average: visual tokens averaged over the decoder layers.
-        stages: preprocess, vision, prune, project, prefill; only what the variant runs.
+        stages: preprocess, vision, prune (what runs before the projector), project, text (a text tower that a method
+            brings along), prefill; only what the variant runs.
+        pruning: all graphs of the method together, cuts inside the decoder included; None without a method.
         ttft: from the picture as a file to the first token.
         itl: from one token to the next, over all steps.
         prefill_overhead, decode_overhead: time of a prompt, and of a step, outside the graphs; None for eager.
@@ -82,6 +84,7 @@ class Variant:
     tokens: tuple[int, ...]
     average: float
     stages: dict[str, Spread]
+    pruning: Spread | None
     ttft: Spread
     itl: Spread
     prefill_overhead: Spread | None

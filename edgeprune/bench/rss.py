@@ -80,5 +80,6 @@ def eager_memory(checkpoint: Path, dtype: str, task: Task, threads: int, weights
 
 def loaded_graphs(manifest: Manifest, method: MethodEntry | None) -> list[Graph]:
     """The graphs a run opens: all heavy ones, and the method's own."""
-    cuts = {cut.graph for cut in method.cuts} if method else set()
-    return [graph for graph in manifest.graphs if graph.role != "prune" or graph.name in cuts]
+    own = set(method.graphs) if method else set()
+    others = {name for entry in manifest.methods for name in entry.graphs} - own
+    return [graph for graph in manifest.graphs if graph.name not in others]

@@ -74,7 +74,7 @@ def run_bench(
     checkpoint: Path | None = None,
     keeps: Sequence[str | int] = ("all",),
     against: Literal["eager"] | None = None,
-    method: str | None = None,
+    methods: Sequence[str] | None = None,
     image: Path | None = None,
     settings: Settings | None = None,
     check_hashes: bool = True,
@@ -86,7 +86,7 @@ def run_bench(
         checkpoint: folder of the checkpoint it was exported from; needed with ``against``.
         keeps: budgets, as for ``run``; "all" is the unpruned model on the same graphs.
         against: "eager" also runs the checkpoint in PyTorch: fp32, and bf16 where this CPU has it.
-        method: pruning method; None takes the bundle's only one.
+        methods: pruning methods, each at every budget; None takes the bundle's only one.
         image: a picture; None paints one, which costs the same.
         settings: how to measure.
         check_hashes: compare every file with its recorded hash first.
@@ -101,6 +101,8 @@ def run_bench(
         raise UsageError("--against eager needs the checkpoint the bundle was exported from: give it with --model")
     if not keeps or len({str(keep) for keep in keeps}) != len(keeps):
         raise UsageError(f"--keep {','.join(map(str, keeps))}: expected one budget or several that differ")
+    if methods is not None and len(set(methods)) != len(methods):
+        raise UsageError(f"--method {','.join(methods)} names a method twice")
     threads = settings.threads or available_cores()
     if settings.eager_dtypes and not against:
         raise UsageError(
@@ -109,7 +111,7 @@ def run_bench(
     eager = checkpoint if against else None
     with _picture(image) as picture:
         with open_vlm(bundle, threads, check_hashes) as vlm:
-            timed = _time(vlm, keeps, method, eager, picture, threads, settings)
+            timed = _time(vlm, keeps, methods, eager, picture, threads, settings)
         # Only now: every run whose memory is measured loads a model, and those above are gone.
         memory = _memories(timed, eager, threads) if settings.memory else ()
     conditions = _conditions(timed, threads, settings)
@@ -151,7 +153,7 @@ class _Timed:
 def _time(
     vlm: VLM,
     keeps: Sequence[str | int],
-    method: str | None,
+    methods: Sequence[str] | None,
     checkpoint: Path | None,
     picture: Path,
     threads: int,
@@ -159,7 +161,7 @@ def _time(
 ) -> _Timed:
     """Load every variant, run them in turn, and put the counts beside the times."""
     facts = vlm.manifest
-    chains = [_chain(vlm, keep, method) for keep in keeps]
+    chains = _chains(vlm, keeps, methods)
     task = _task(vlm, picture, settings)
     encoded = vlm.prompt.encode(task.question)
     host = measure_host(threads, edge=settings.host_size[0], megabytes=settings.host_size[1])
@@ -183,7 +185,7 @@ def _time(
         host=host,
         task=task,
         text_tokens=encoded.text_tokens,
-        budgets=tuple((c.name, str(k), c.method) for c, k in zip(chains, keeps, strict=True)),
+        budgets=tuple((c.name, str(c.schedule.asked) if c.schedule else "all", c.method) for c in chains),
         eager_bytes={dtype: _tensor_bytes(eager) for dtype, eager in zip(dtypes, eagers, strict=False)},
         variants=tuple(variants),
     )
@@ -202,11 +204,21 @@ def _eager_dtypes(settings: Settings, host: Host) -> tuple[str, ...]:
     return settings.eager_dtypes
 
 
-def _chain(vlm: VLM, keep: str | int, method: str | None) -> ChainRunner:
-    entry, schedule = vlm.plan(keep, method)
-    if entry is not None:
-        vlm.chain.open_method(entry)
-    return ChainRunner(f"keep={keep}", vlm, entry, schedule)
+def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None) -> list[ChainRunner]:
+    """Every method at every budget; all tokens once."""
+    found: list[ChainRunner] = []
+    for name in methods or (None,):
+        for keep in keeps:
+            entry, schedule = vlm.plan(keep, name)
+            if entry is not None:
+                vlm.chain.open_method(entry)
+            many = methods is not None and len(methods) > 1 and entry is not None
+            runner = ChainRunner(
+                f"{entry.name} keep={keep}" if many and entry else f"keep={keep}", vlm, entry, schedule
+            )
+            if entry is not None or all(other.method is not None for other in found):
+                found.append(runner)
+    return found
 
 
 def _task(vlm: VLM, picture: Path, settings: Settings) -> Task:

@@ -60,6 +60,24 @@ def render_markdown(report: BenchReport) -> str:
     return "\n\n".join(blocks)
 
 
+def render_methods(report: BenchReport) -> str:
+    """What each method's own graphs take, for a README: one row per pruned variant."""
+    whole = next((v.stages["prefill"].median_ms for v in report.variants if v.engine == "chain" and not v.pruning), 0.0)
+    times = ("its graphs ms", "of unpruned prefill", "vision ms", "prefill ms", "TTFT ms")
+    header = ("variant", "tokens per stage", "average", *times)
+    rows = tuple(_method_row(variant, whole) for variant in report.variants if variant.engine == "chain")
+    grid = Grid("What each method's own graphs take", header, rows)
+    return f"{grid.markdown()}\n\nConditions: {conditions_line(report)}"
+
+
+def _method_row(v: Variant, whole: float) -> tuple[str, ...]:
+    share = f"{100 * v.pruning.median_ms / whole:.2f}%" if v.pruning and whole else "-"
+    text = f" + {_ms(v.stages['text'].median_ms)} text tower" if "text" in v.stages else ""
+    tokens = ", ".join(map(str, v.tokens))
+    times = (_spread(v.stages["vision"]), _spread(v.stages["prefill"]), _spread(v.ttft))
+    return (v.name, tokens, f"{v.average:.1f}", f"{_spread(v.pruning)}{text}", share, *times)
+
+
 def conditions_line(report: BenchReport) -> str:
     """Model, machine and method of measurement in one sentence."""
     c, host = report.conditions, report.conditions.host
@@ -78,7 +96,15 @@ def conditions_line(report: BenchReport) -> str:
 
 def _stages(report: BenchReport) -> Grid:
     stages = ("preprocess ms", "vision ms", "prune ms", "project ms", "prefill ms")
-    header = ("variant", "tokens per stage", *stages, "TTFT ms", "ITL ms", "overhead prompt/step ms")
+    header = (
+        "variant",
+        "tokens per stage",
+        *stages,
+        "pruning in all ms",
+        "TTFT ms",
+        "ITL ms",
+        "overhead prompt/step ms",
+    )
     return Grid("Time per stage", header, tuple(_stage_row(variant) for variant in report.variants))
 
 
@@ -88,7 +114,8 @@ def _stage_row(variant: Variant) -> tuple[str, ...]:
     if variant.prefill_overhead and variant.decode_overhead:
         overhead = f"{_ms(variant.prefill_overhead.median_ms)} / {_ms(variant.decode_overhead.median_ms)}"
     tokens = ", ".join(map(str, variant.tokens))
-    return (variant.name, tokens, *stages, _spread(variant.ttft), _spread(variant.itl), overhead)
+    times = (_spread(variant.pruning), _spread(variant.ttft), _spread(variant.itl))
+    return (variant.name, tokens, *stages, *times, overhead)
 
 
 def _ceilings(report: BenchReport) -> Grid:

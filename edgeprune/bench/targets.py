@@ -9,13 +9,14 @@ from edgeprune.bench.report import Comparison, Memory, Target, Variant
 PREFILL_OF_EAGER, DECODE_OF_EAGER = 1.05, 0.90  # at most, of eager fp32's time, unpruned
 EFFICIENCY = 0.85  # at least, of the prefill speed-up that the decoder's FLOPs allow
 PREFILL_OVERHEAD, DECODE_OVERHEAD = 0.03, 0.07  # at most, above the sum of the graphs
+PRUNING = 0.03  # at most, of the unpruned prefill: all graphs of a method together
 
 
 def judge(
     variants: Sequence[Variant], comparisons: Sequence[Comparison], memory: Sequence[Memory]
 ) -> tuple[Target, ...]:
     """Every target that these measurements can judge."""
-    return (*_speed(comparisons), *_overhead(variants), *_memory(memory))
+    return (*_speed(comparisons), *_pruning(variants), *_overhead(variants), *_memory(memory))
 
 
 def _speed(comparisons: Sequence[Comparison]) -> list[Target]:
@@ -31,6 +32,16 @@ def _speed(comparisons: Sequence[Comparison]) -> list[Target]:
         name = f"prefill speed-up of {smallest.variant}, of what FLOPs allow"
         targets.append(Target(name, "at least", EFFICIENCY, round(share, 4), share >= EFFICIENCY))
     return targets
+
+
+def _pruning(variants: Sequence[Variant]) -> list[Target]:
+    """What each method's own graphs take, of the unpruned prefill."""
+    whole = [v.stages["prefill"].median_ms for v in variants if v.engine == "chain" and v.pruning is None]
+    return [
+        _at_most(f"graphs of {v.name}, of the unpruned prefill", v.pruning.median_ms / whole[0], PRUNING)
+        for v in variants
+        if v.pruning is not None and whole
+    ]
 
 
 def _overhead(variants: Sequence[Variant]) -> list[Target]:

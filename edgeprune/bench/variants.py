@@ -12,7 +12,7 @@ from edgeprune.bench.report import Ceiling, Comparison, Engine, Spread, Stage, V
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import Manifest, MethodEntry
 
-_STAGES = ("preprocess", "vision", "prune", "project", "prefill")
+_STAGES = ("preprocess", "vision", "prune", "project", "text", "prefill")
 _COMPARED: tuple[Stage, ...] = ("prefill", "decode", "TTFT")
 
 
@@ -92,6 +92,7 @@ def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, h
         tokens=counts.tokens,
         average=counts.average,
         stages=stages,
+        pruning=Spread.of(samples.pruning) if samples.pruning else None,
         ttft=ttft,
         itl=itl,
         prefill_overhead=Spread.of(prefill_overhead) if prefill_overhead else None,
@@ -106,7 +107,7 @@ def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, h
 def compare(variants: Sequence[Variant]) -> tuple[Comparison, ...]:
     """Every budget against all tokens, then every budget against eager; prefill, decode and TTFT apart."""
     chains = [variant for variant in variants if variant.engine == "chain"]
-    unpruned = [variant for variant in chains if "prune" not in variant.stages]
+    unpruned = [variant for variant in chains if variant.pruning is None]
     eagers = [variant for variant in variants if variant.engine == "eager"]
     pairs = [(chain, unpruned[0]) for chain in chains if unpruned and chain is not unpruned[0]]
     pairs += [(chain, eager) for eager in eagers for chain in chains]

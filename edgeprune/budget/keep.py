@@ -1,4 +1,4 @@
-"""What a user may ask for: a number of tokens, a percentage, or all of them."""
+"""What a user may ask for: a number of tokens, a percentage, a paper's own label, or all of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import re
 
 from edgeprune.errors import BudgetError
 
-_EXPECTED = "expected a number of tokens (64), a percentage (11.1%) or all"
+_EXPECTED = "expected a number of tokens (64), a percentage (11.1%), a paper's label (paper:128) or all"
 
 
-def parse_keep(text: str | int, tokens: int) -> int | None:
+def parse_keep(text: str | int, tokens: int) -> int | str | None:
     """Read ``--keep``.
 
     Args:
-        text: "64", "11.1%", "all", or a number.
+        text: "64", "11.1%", "paper:128", "all", or a number.
         tokens: visual tokens the model has without pruning.
 
     Returns:
-        The average number of visual tokens over the decoder layers, or None for all of them, unpruned.
+        The average number of visual tokens over the decoder layers, "paper:<label>" as it stands, or None for all of
+        them, unpruned.
 
     Raises:
         BudgetError: the text has another form, or the number is below 1 or above ``tokens``.
@@ -25,6 +26,8 @@ def parse_keep(text: str | int, tokens: int) -> int | None:
     word = str(text).strip().lower()
     if word == "all":
         return None
+    if word.startswith("paper:") and word != "paper:":
+        return word
     if not re.fullmatch(r"[+-]?\d+(\.\d+)?%|[+-]?\d+", word):
         raise BudgetError(f"--keep {text!r} is no budget; {_EXPECTED}")
     if word.endswith("%"):

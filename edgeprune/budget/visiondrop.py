@@ -10,43 +10,41 @@ from __future__ import annotations
 
 import math
 
-from edgeprune.budget.schedule import Schedule, Stage, stage_layers
+from edgeprune.budget.schedule import Site, Stage
 from edgeprune.errors import BudgetError
 
 FIRST = 1.5  # tokens after the encoder, in units of the average
 PER_MERGED = 8  # rows per merged row
 
 
-def reach(tokens: int, cuts: tuple[int, ...], layers: int) -> tuple[int, int]:
-    """Smallest and largest average: the last stage holds at least eight rows, the first at most ``tokens``.
+def reach(site: Site) -> tuple[int, int]:
+    """Smallest and largest average: the last stage holds at least eight rows, the first at most all.
 
     Below eight rows the published share of merged rows, one in eight, cannot be held.
 
     Raises:
         BudgetError: no average can be reached with these cuts.
     """
-    if stage_layers(cuts, layers)[0] * FIRST >= layers:
+    if site.weights[0] * FIRST >= site.layers:
         raise BudgetError(
-            f"visiondrop cannot reach any average with cuts at {', '.join(map(str, cuts))} of {layers} layers: "
-            "the first cut must lie before two thirds of the depth"
+            f"visiondrop cannot reach any average with cuts at {', '.join(map(str, site.cuts))} of {site.layers} "
+            "layers: the first cut must lie before two thirds of the depth"
         )
-    high = int(tokens / FIRST)
+    high = int(site.tokens / FIRST)
     for low in range(1, high + 1):
-        if schedule(low, cuts, layers).stages[-1].keep >= PER_MERGED:
+        if stages(low, site)[-1].keep >= PER_MERGED:
             return low, high
-    raise BudgetError(f"visiondrop cannot prune {tokens} visual tokens: too few for {len(cuts) + 1} stages")
+    raise BudgetError(f"visiondrop cannot prune {site.tokens} visual tokens: too few for {len(site.places)} stages")
 
 
-def schedule(keep: int, cuts: tuple[int, ...], layers: int) -> Schedule:
+def stages(keep: int, site: Site) -> tuple[Stage, ...]:
     """Counts of every stage for an average of ``keep``; rounding moves the average by at most half a token."""
-    weights = stage_layers(cuts, layers)
-    rho = decay(weights)
-    places: tuple[str | int, ...] = ("vision", *cuts)
-    stages = []
-    for index, (cut, weight) in enumerate(zip(places, weights, strict=True)):
+    rho = decay(site.weights)
+    found = []
+    for index, (cut, weight) in enumerate(zip(site.places, site.weights, strict=True)):
         count = math.floor(FIRST * keep * rho**index + 0.5)
-        stages.append(Stage(cut=cut, keep=count, merge=-(-count // PER_MERGED), layers=weight))
-    return Schedule(tuple(stages), keep)
+        found.append(Stage(cut=cut, keep=count, merge=-(-count // PER_MERGED), layers=weight))
+    return tuple(found)
 
 
 def decay(weights: tuple[int, ...]) -> float:

@@ -17,7 +17,7 @@ from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.prompt import PromptFacts
 from edgeprune.errors import BundleError
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "edgeprune.json"
 OPSET = {"base": 18, "fused": 23}
 SIDE_LIMIT = 8192
@@ -25,7 +25,12 @@ SIDE_LIMIT = 8192
 
 Dtype = Literal["fp32", "fp16"]
 Dialect = Literal["base", "fused"]
-Role = Literal["vision", "prune", "project", "assemble", "segment"]
+Role = Literal["vision", "encoder", "kernel", "prune", "project", "prepare", "assemble", "segment"]
+Place = Literal["encoder", "vision", "projected"]
+Sampler = Literal["dpp", "repulsion"]
+PLACES: tuple[Place, ...] = ("encoder", "vision", "projected")
+"""Where a cut can lie before the decoder, in order of execution."""
+_PLACE_WORDS = {"encoder": "inside the encoder", "vision": "after the encoder", "projected": "after the projector"}
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,29 @@ class Graph:
             raise BundleError(f"graph {self.name!r}: data {self.data.path!r} does not lie beside {self.file.path!r}")
 
 
+def spell_place(at: Place | int) -> str:
+    """Where a cut lies, in words."""
+    return f"before layer {at}" if isinstance(at, int) else _PLACE_WORDS[at]
+
+
 @dataclass(frozen=True)
 class Cut:
-    """Where a method prunes: ``at`` is "vision" or a decoder layer; ``graph`` names the prune graph."""
+    """Where a method prunes.
 
-    at: Literal["vision"] | int
+    Attributes:
+        at: inside the encoder, after it, after the projector, or the decoder layer before which the cut lies.
+        graph: what gives the rows that are left.
+        kernel: a graph that runs before it, from whose outputs ``sampler`` chooses rows on the host; null with it.
+    """
+
+    at: Place | int
     graph: str
+    kernel: str | None = None
+    sampler: Sampler | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kernel is None) != (self.sampler is None):
+            raise BundleError(f"{NAME}: cut {self.graph!r} has a kernel or a sampler; expected both or neither")
 
 
 @dataclass(frozen=True)
@@ -99,19 +121,32 @@ class MethodEntry:
     """A pruning method of the bundle.
 
     Attributes:
-        name: also the name of its budget rule.
+        name: of its card, which names its budget rule.
         positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original).
+        prepare: graphs that run once, after the projector.
         cuts: in order of execution.
     """
 
     name: str
     positions: Literal["repack", "keep"]
+    prepare: tuple[str, ...]
     cuts: tuple[Cut, ...]
+
+    @property
+    def places(self) -> tuple[Place | int, ...]:
+        """Where it prunes, in order of execution."""
+        return tuple(cut.at for cut in self.cuts)
 
     @property
     def decoder_cuts(self) -> tuple[int, ...]:
         """The decoder layers before which it prunes."""
         return tuple(cut.at for cut in self.cuts if isinstance(cut.at, int))
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Every graph of its own, in order of execution within each cut."""
+        names = [name for cut in self.cuts for name in (cut.kernel, cut.graph) if name is not None]
+        return (*self.prepare, *names)
 
 
 @dataclass(frozen=True)
@@ -164,8 +199,38 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class TextFacts:
+    """How the question is tokenised for CLIP's text tower, and the CLIP checkpoint that the tower is from.
+
+    Attributes:
+        id, revision: of the checkpoint, as of the model's.
+        tokenizer: tokenizers library format.
+        length: tokens of a text: start token, the question's, end token, padding; what is longer is cut.
+        start_id, end_id, pad_id: of these tokens.
+    """
+
+    id: str
+    revision: str | None
+    tokenizer: File
+    length: int
+    start_id: int
+    end_id: int
+    pad_id: int
+
+    def __post_init__(self) -> None:
+        if self.length < 3:
+            raise BundleError(f"{NAME}: text has length {self.length}; expected 3 or more")
+        if min(self.start_id, self.end_id, self.pad_id) < 0:
+            ids = [self.start_id, self.end_id, self.pad_id]
+            raise BundleError(f"{NAME}: text has the token ids {ids}; expected 0 or more")
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The whole of ``edgeprune.json``; ``graphs`` are in order of execution, ``tools`` maps package to version."""
+    """The whole of ``edgeprune.json``; ``graphs`` are in order of execution, ``tools`` maps package to version.
+
+    ``text`` is null where no graph takes ``text_ids``.
+    """
 
     schema: int
     model: Model
@@ -181,6 +246,7 @@ class Manifest:
     graphs: tuple[Graph, ...]
     methods: tuple[MethodEntry, ...]
     tools: dict[str, str]
+    text: TextFacts | None = None
 
     def __post_init__(self) -> None:
         if self.opset != OPSET[self.dialect]:
@@ -192,6 +258,7 @@ class Manifest:
                 f"{NAME}: prompt.context {self.prompt.context} and decoder.context {self.decoder.context} differ"
             )
         self._check_graphs()
+        self._check_text()
         self._check_methods()
 
     def _check_graphs(self) -> None:
@@ -206,29 +273,53 @@ class Manifest:
         if not rising or [first for first, _ in edges] != ends[:-1] or ends[-1] != self.decoder.layers:
             raise BundleError(f"{NAME}: segments {edges} do not cover decoder layers 0..{self.decoder.layers}")
 
+    def _check_text(self) -> None:
+        takers = [tensor for graph in self.graphs for tensor in graph.inputs if tensor.name == "text_ids"]
+        if (self.text is not None) != bool(takers):
+            said = "null" if self.text is None else "given"
+            raise BundleError(f"{NAME}: text is {said}, and {len(takers)} graphs take 'text_ids'")
+        if self.text is not None and any((t.dtype, t.shape) != ("int64", (1, self.text.length)) for t in takers):
+            raise BundleError(f"{NAME}: a graph takes 'text_ids' otherwise than as int64 [1, {self.text.length}]")
+
     def _check_methods(self) -> None:
         if not self.methods:
             raise BundleError(f"{NAME}: methods is empty; a bundle has at least one")
         _unique("methods", [method.name for method in self.methods])
-        roles = {graph.name: graph.role for graph in self.graphs}
-        starts = [graph.layers[0] for graph in self.graphs if graph.layers is not None][1:]
         for method in self.methods:
+            for name in method.prepare:
+                self._check_role(method, name, "prepare")
             for cut in method.cuts:
-                if cut.graph not in roles:
-                    raise BundleError(f"{NAME}: method {method.name!r} names graph {cut.graph!r}, which is not there")
-                if roles[cut.graph] != "prune":
-                    raise BundleError(
-                        f"{NAME}: method {method.name!r} cuts with graph {cut.graph!r} of role "
-                        f"{roles[cut.graph]!r}; expected 'prune'"
-                    )
-            cuts = list(method.decoder_cuts)
-            if [cut.at for cut in method.cuts] != ["vision", *cuts]:
-                raise BundleError(f"{NAME}: method {method.name!r} has not one cut 'vision', before all others")
-            if cuts != sorted(set(cuts)) or not set(cuts) <= set(starts):
-                raise BundleError(
-                    f"{NAME}: method {method.name!r} cuts at {cuts}; expected rising layers, each where a segment "
-                    f"after the first starts: {starts}"
-                )
+                self._check_role(method, cut.graph, "encoder" if cut.at == "encoder" else "prune")
+                if cut.kernel is not None:
+                    self._check_role(method, cut.kernel, "kernel")
+            self._check_places(method)
+
+    def _check_role(self, method: MethodEntry, name: str, role: Role) -> None:
+        found = next((graph.role for graph in self.graphs if graph.name == name), None)
+        if found is None:
+            raise BundleError(f"{NAME}: method {method.name!r} names graph {name!r}, which is not there")
+        if found != role:
+            raise BundleError(
+                f"{NAME}: method {method.name!r} names graph {name!r} of role {found!r}; expected {role!r}"
+            )
+
+    def _check_places(self, method: MethodEntry) -> None:
+        starts = [graph.layers[0] for graph in self.graphs if graph.layers is not None][1:]
+        early = [cut.at for cut in method.cuts if not isinstance(cut.at, int)]
+        cuts = list(method.decoder_cuts)
+        ordered = sorted(set(early), key=PLACES.index)
+        if {"encoder", "vision"} <= set(early):
+            raise BundleError(f"{NAME}: method {method.name!r} prunes inside the encoder and after it; expected one")
+        if not method.cuts or list(method.places) != [*ordered, *cuts]:
+            raise BundleError(
+                f"{NAME}: method {method.name!r} cuts at {list(method.places)}; expected at least one cut, those of "
+                f"{', '.join(PLACES)} once each, in this order, before all others"
+            )
+        if cuts != sorted(set(cuts)) or not set(cuts) <= set(starts):
+            raise BundleError(
+                f"{NAME}: method {method.name!r} cuts at {cuts}; expected rising layers, each where a segment "
+                f"after the first starts: {starts}"
+            )
 
     def check_names(self) -> None:
         """Walk the chain by names, without a method and with each: every input must be given by something before it.
@@ -237,18 +328,35 @@ class Manifest:
             BundleError: an input is given by nothing, or an output that the reader takes is missing.
         """
         for method in (None, *self.methods):
-            at = {cut.at: self.graph(cut.graph) for cut in method.cuts} if method else {}
-            there = _run(self.by_role("vision")[0], {"pixel_values"})
-            there = _prune(at.get("vision"), there)
-            there = _run(self.by_role("project")[0], there) | {"before", "after"}
-            there = _run(self.by_role("assemble")[0], there) | {"position_ids", "span_start"}
+            at = {cut.at: cut for cut in method.cuts} if method else {}
+            there = {"pixel_values", "seed"}
+            there |= {"text_ids"} if self.text is not None else set()
+            inner = at.get("encoder")
+            there = self._cut(inner, there) if inner else _run(self.by_role("vision")[0], there)
+            there = self._cut(at.get("vision"), there)
+            there = _run(self.by_role("project")[0], there) | {"before", "after", "question"}
+            for name in method.prepare if method else ():
+                there = _run(self.graph(name), there)
+            there = self._cut(at.get("projected"), there)
+            there = _run(self.by_role("assemble")[0], there) | {"position_ids", "span_start", "span_length"}
             for segment in self.by_role("segment"):
                 first, last = segment.layers or (0, 0)
-                there = _prune(at.get(first), there)
+                there = self._cut(at.get(first), there)
                 past = {t.name for t in segment.inputs if t.name.startswith("past_")}
-                _run(segment, {"hidden", "position_ids"} & there | past)
+                there |= _run(segment, {"hidden", "position_ids"} & there | past) - past
                 result = "logits" if last == self.decoder.layers else "hidden_out"
                 _give(segment, {result, *(name.replace("past_", "present_", 1) for name in past)})
+
+    def _cut(self, cut: Cut | None, there: set[str]) -> set[str]:
+        """The names after a cut."""
+        if cut is None:
+            return there
+        scalars = {"keep", "merge"}
+        if cut.kernel is not None:
+            _give(self.graph(cut.kernel), {"kernel", "start"} if cut.sampler == "repulsion" else {"kernel"})
+            there = _run(self.graph(cut.kernel), there | scalars) | {"chosen"}
+        _give(self.graph(cut.graph), {"kept"})
+        return _run(self.graph(cut.graph), there | scalars)
 
     def graph(self, name: str) -> Graph:
         """The graph of that name."""
@@ -266,7 +374,8 @@ class Manifest:
     def files(self) -> tuple[File, ...]:
         """Every file the manifest vouches for."""
         graphs = [file for graph in self.graphs for file in (graph.file, graph.data) if file is not None]
-        return (self.tokenizer, self.embedding, *graphs)
+        texts = () if self.text is None else (self.text.tokenizer,)
+        return (self.tokenizer, *texts, self.embedding, *graphs)
 
     def to_json(self) -> str:
         """The text of ``edgeprune.json``."""
@@ -290,8 +399,8 @@ class Manifest:
             raise BundleError(f"{NAME}: key 'schema' is missing or no number; this is no edgeprune bundle")
         if schema > SCHEMA:
             raise BundleError(f"{NAME}: schema {schema} is newer than {SCHEMA}, the newest known; upgrade edgeprune")
-        if schema < 1:
-            raise BundleError(f"{NAME}: schema {schema} does not exist; expected {SCHEMA}")
+        if schema < SCHEMA:
+            raise BundleError(f"{NAME}: schema {schema} is no longer read; expected {SCHEMA}: export the model again")
         try:
             manifest = decode(cls, value, NAME)
         except RecursionError as error:
@@ -314,13 +423,6 @@ def _run(graph: Graph, there: set[str]) -> set[str]:
         if tensor.name not in there:
             raise BundleError(f"{NAME}: graph {graph.name!r} takes {tensor.name!r}, which nothing before it gives")
     return there | {tensor.name.removesuffix("_out") for tensor in graph.outputs}
-
-
-def _prune(graph: Graph | None, there: set[str]) -> set[str]:
-    if graph is None:
-        return there
-    _give(graph, {"kept"})
-    return _run(graph, there | {"span_length", "keep", "merge"})
 
 
 def _give(graph: Graph, names: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+from edgeprune.bundle.manifest import Graph, Manifest, Tensor, spell_place
 
 _COLUMNS = 88  # of text beside the rail
 
@@ -17,7 +17,7 @@ def draw_chain(manifest: Manifest) -> str:
         lines += _graph(graph, name_width, last=index == len(manifest.graphs) - 1)
     lines.append("")
     for method in manifest.methods:
-        cuts = ", ".join("after vision" if cut.at == "vision" else f"before layer {cut.at}" for cut in method.cuts)
+        cuts = ", ".join(spell_place(cut.at) for cut in method.cuts)
         positions = "numbered anew" if method.positions == "repack" else "kept"
         lines.append(f"method {method.name}: prunes {cuts}; positions {positions}")
     lines.append(f"total {_size(sum(file.bytes for file in manifest.files))}")
@@ -37,9 +37,9 @@ def _head(manifest: Manifest) -> list[str]:
 
 
 def _graph(graph: Graph, width: int, last: bool) -> list[str]:
-    """A station: heavy graphs stand in the main line, prune graphs beside it, since keep=all passes them by."""
+    """A station: heavy graphs stand in the main line, a method's beside it, since keep=all passes them by."""
     size = _size(graph.file.bytes + (graph.data.bytes if graph.data else 0))
-    mark = "  ├─◇" if graph.role == "prune" else "  ■"
+    mark = "  ├─◇" if graph.role in ("encoder", "kernel", "prune", "prepare") else "  ■"
     rail = "   " if last else "  │"
     lines = [f"{mark} {graph.name}".ljust(width + 7) + f"{size:>9}"]
     for arrow, tensors in (("   ", _shapes(graph.inputs)), ("-> ", _shapes(graph.outputs))):
@@ -49,9 +49,11 @@ def _graph(graph: Graph, width: int, last: bool) -> list[str]:
 
 
 def _shapes(tensors: tuple[Tensor, ...]) -> str:
-    """Data tensors with their axes; scalars by name, the cache once."""
-    parts = [f"{t.name} {_axes(t)}" for t in tensors if t.shape and not t.name.startswith(("past_", "present_"))]
+    """Data tensors with their axes; scalars by name, a segment's cache once."""
     cache = [t for t in tensors if t.name.startswith(("past_", "present_"))]
+    if len(cache) == 1:  # the keys that a cut scores with
+        cache = []
+    parts = [f"{t.name} {_axes(t)}" for t in tensors if t.shape and t not in cache]
     if cache:
         parts.append(f"{len(cache)} x {cache[0].name.split('_')[0]} {_axes(cache[0])}")
     scalars = [t.name for t in tensors if not t.shape]

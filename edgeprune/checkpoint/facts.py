@@ -52,6 +52,27 @@ def tokenizer_files(source: Source) -> dict[str, bytes]:
     return {path.name: backend.to_str().encode()}
 
 
+def text_token_ids(source: Source) -> tuple[int, int, int]:
+    """The ids that CLIP's tokenizer puts before a text, after it, and then up to a fixed length.
+
+    Raises:
+        CheckpointError: no tokenizer, or one without such tokens.
+    """
+    files = ("tokenizer.json", "vocab.json")  # without either, transformers would make up an empty tokenizer
+    if not any((source.path / name).is_file() for name in files):
+        raise CheckpointError(
+            f"{source.path} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt"
+        )
+    tokenizer = _load(source, "AutoTokenizer", "tokenizer")
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    for name, token in ids.items():
+        if not isinstance(token, int):
+            raise CheckpointError(
+                f"{source.path}: the tokenizer has no {name}_token, which CLIP's texts are written with"
+            )
+    return ids["bos"], ids["eos"], ids["pad"]
+
+
 def prompt_facts(source: Source, config: LlavaConfig) -> PromptFacts:
     """How a prompt is written for this model.
 

@@ -43,13 +43,16 @@ class Source:
             raise ValueError("id is empty")
 
 
-def resolve(model: str, revision: str | None = None, *, quiet: bool = False) -> Source:
+def resolve(
+    model: str, revision: str | None = None, *, quiet: bool = False, kind: str = "LlavaForConditionalGeneration"
+) -> Source:
     """Finds a checkpoint, downloading it where it is a hub id that is not in the cache yet.
 
     Args:
         model: a directory, or a hub id ``org/name``; a directory of that name wins.
         revision: a branch, tag or commit of a hub id; None means its main branch.
         quiet: whether to hide the download bars.
+        kind: transformers' class of such a model, for the advice how to convert one.
 
     Raises:
         UsageError: a revision was given for a directory.
@@ -68,22 +71,29 @@ def resolve(model: str, revision: str | None = None, *, quiet: bool = False) -> 
         source = Source(path=path, id=model, revision=path.name if _COMMIT.fullmatch(path.name) else revision)
     else:
         raise CheckpointError(f"no directory {model!r}; expected a checkpoint directory or a hub id org/name")
-    _check(source)
+    _check(source, kind)
     return source
 
 
-def _check(source: Source) -> None:
+def _check(source: Source, kind: str) -> None:
     if not (source.path / "config.json").is_file():
         raise CheckpointError(f"{source.path} is not a checkpoint: it holds no config.json")
     if any(source.path.glob("*.safetensors")) or (source.path / "model.safetensors.index.json").is_file():
         return
     pickles = sorted(found for pattern in _PICKLES for found in source.path.glob(pattern))
-    if not pickles:
-        raise CheckpointError(f"{source.path} holds no weights: expected model.safetensors or its shards")
+    if not pickles:  # of a hub id none are downloaded
+        hub = source.revision is not None
+        advice = (
+            f"; if {source.id} has pickles only, take a revision with safetensors, or convert it with transformers: "
+            f"{kind}.from_pretrained({source.id!r}).save_pretrained('converted')"
+        )
+        raise CheckpointError(
+            f"{source.path} holds no weights: expected model.safetensors or its shards{advice if hub else ''}"
+        )
     raise CheckpointError(
         f"{pickles[0]} is a pickle, which can run code when opened; only safetensors are read. "
         "If you trust it, convert it with transformers: "
-        f"LlavaForConditionalGeneration.from_pretrained({str(source.path)!r}).save_pretrained('converted')"
+        f"{kind}.from_pretrained({str(source.path)!r}).save_pretrained('converted')"
     )
 
 

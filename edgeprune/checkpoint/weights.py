@@ -118,6 +118,14 @@ class Weights:
             more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
             raise CheckpointError(f"{self._folder} lacks the tensor {absent[0]!r}{more}, which the model needs")
 
+    def expect(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises CheckpointError where a tensor is not there or has another shape."""
+        stored = self.shape(name)
+        if stored != shape:
+            raise CheckpointError(
+                f"{self._folder}: the tensor {name!r} has shape {list(stored)}, by config.json {list(shape)}"
+            )
+
     def _entry(self, name: str) -> Entry:
         self.missing([name])
         shard, stored = self._places[name]

@@ -13,7 +13,7 @@ from edgeprune.cli.options import BUNDLE, QUIET, SKIP_HASHES, THREADS, find_orig
 @click.command(name="bench")
 @BUNDLE
 @click.option("--keep", default="all,192,128,64", show_default=True, help="Budgets, separated by commas.")
-@click.option("--method", help="Pruning method; needed only where the bundle has several.")
+@click.option("--method", help="Pruning methods, separated by commas, or all; needed where the bundle has several.")
 @click.option("--against", type=click.Choice(["eager"]), help="Also run Hugging Face's model in PyTorch.")
 @click.option("--model", help="Checkpoint of the eager model; default: the one the bundle names.")
 @click.option(
@@ -67,7 +67,7 @@ def command(
         checkpoint=checkpoint,
         keeps=[word.strip() for word in keep.split(",")],
         against=against,
-        method=method,
+        methods=_methods(bundle, method),
         image=image,
         settings=Settings(
             threads=threads,
@@ -84,6 +84,15 @@ def command(
     if not as_json:
         click.echo(render_text(report))
     click.echo(report.to_json())
+
+
+def _methods(bundle: Path, method: str | None) -> list[str] | None:
+    """The methods named; None leaves the choice to the bundle, which must then have only one."""
+    from edgeprune.bundle.store import open_bundle
+
+    if method == "all":
+        return [entry.name for entry in open_bundle(bundle, check_hashes=False).manifest.methods]
+    return [name.strip() for name in method.split(",")] if method else None
 
 
 def _checkpoint(bundle: Path, model: str | None, quiet: bool) -> Path:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @click.command(name="build")
 @BUNDLE
-@click.option("--target", "target_name", required=True, metavar="NAME[@STACK]", help="Device; see `edgeprune targets`.")
+@click.option(
+    "--target", "target_name", required=True, metavar="NAME[@STACK]", help="Device; see `edgeprune list targets`."
+)
 @click.option("--precision", type=click.Choice(["fp16", "fp32"]), help="Default: the target's.")
 @click.option("--dry-run", is_flag=True, help="Show profiles, lint and memory; build nothing.")
 @click.option("--print-trtexec", is_flag=True, help="Print the trtexec line of every graph; build nothing.")

@@ -19,6 +19,11 @@ def require_eager() -> None:
     _require(("torch", "transformers"), "export", "comparing with PyTorch")
 
 
+def require_show() -> None:
+    """The same for drawing."""
+    _require(("matplotlib",), "show", "drawing the picture")
+
+
 def _require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.cli.options import BUNDLE, SKIP_HASHES, json_option
+
+if TYPE_CHECKING:
+    from edgeprune.bundle.manifest import Manifest
 
 
 @click.command(name="inspect")
@@ -14,7 +18,7 @@ from edgeprune.cli.options import BUNDLE, SKIP_HASHES, json_option
 @SKIP_HASHES
 @json_option("the manifest")
 def command(bundle: Path, skip_hashes: bool, as_json: bool) -> None:
-    """Show the graphs of BUNDLE in order of execution, with shapes, sizes, cuts and methods."""
+    """Show the graphs of BUNDLE in order of execution, with shapes, sizes, cuts, methods and the budgets they reach."""
     import json
 
     from edgeprune.bundle.codec import encode
@@ -26,3 +30,12 @@ def command(bundle: Path, skip_hashes: bool, as_json: bool) -> None:
         click.echo(json.dumps(encode(opened.manifest), ensure_ascii=False))
     else:
         click.echo(draw_chain(opened.manifest))
+        click.echo(_budgets(opened.manifest))
+
+
+def _budgets(manifest: Manifest) -> str:
+    """What ``--keep`` may be, per method."""
+    from edgeprune.budget.schedule import reach, site_of
+
+    spans = (f"{m.name} {'..'.join(map(str, reach(m.name, site_of(manifest, m))))}" for m in manifest.methods)
+    return f"--keep, of {manifest.vision.tokens}: {', '.join(spans)}, or all"

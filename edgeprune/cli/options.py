@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edgeprune.bundle.manifest import Model
+    from edgeprune.bundle.manifest import Model, TextFacts
     from edgeprune.checkpoint.source import Source
     from edgeprune.recipes.model import ModelRecipe
 
@@ -57,6 +57,35 @@ def find_model(model: str, revision: str | None, quiet: bool) -> tuple[Source, M
             f"{model!r} is no recipe ({', '.join(known)}), no folder here and no hub id org/name{hint}"
         )
     return resolve(model, revision, quiet=quiet), None
+
+
+def find_clip(model: str, quiet: bool) -> Source:
+    """The CLIP checkpoint of ``--clip``: a folder or a hub id, which may name a revision behind an ``@``.
+
+    Raises:
+        CheckpointError: there is no such model, or it is no checkpoint.
+    """
+    from edgeprune.checkpoint.source import resolve
+
+    name, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
+    return resolve(name, revision or None, quiet=quiet, kind="CLIPModel")
+
+
+def find_text_origin(facts: TextFacts | None, clip: str | None, quiet: bool) -> Source | None:
+    """The CLIP checkpoint that a bundle's text tower was made from, or the one named instead; None without one.
+
+    Raises:
+        UsageError: the tower was made from a folder, whose place the bundle does not record.
+    """
+    from edgeprune.errors import UsageError
+
+    if clip is not None:
+        return find_clip(clip, quiet)
+    if facts is None:
+        return None
+    if facts.revision is None:
+        raise UsageError(f"the bundle's text tower was made from a folder named {facts.id!r}; give --clip FOLDER")
+    return find_clip(f"{facts.id}@{facts.revision}", quiet)
 
 
 def find_origin(facts: Model, model: str | None, quiet: bool) -> Source:

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 @click.command(name="run")
 @BUNDLE
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE... QUESTION")
-@click.option("--keep", default="all", show_default=True, help="Visual tokens on average: 64, 11.1%, or all.")
+@click.option(
+    "--keep", default="all", show_default=True, help="Visual tokens on average: 64, 11.1%, paper:128, or all."
+)
 @click.option("--method", help="Pruning method; needed only where the bundle has several.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
 @click.option("--top-k", type=int, default=0, show_default=True, help="0 is off.")
-@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of sampling, and of the method random.")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of what each stage kept.")
 @click.option(
     "--backend",
@@ -91,18 +93,18 @@ def command(
         if method is not None and unpruned:
             raise UsageError(f"--method {method} has no effect at --keep all: give --keep below all")
         if len(paths) == 1 and not as_json:
-            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling)]
+            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling, seed or 0)]
         else:
-            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling)
+            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling, seed or 0)
         for place, path, answer in zip(places, paths, answers, strict=False):
             write_overlay(vlm, place, path, answer)
         _print(answers, paths, as_json)
 
 
 def _stream(
-    vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: Sampling
+    vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: Sampling, seed: int
 ) -> Answer:
-    stream = vlm.stream(question, [path], keep, method, limit, sampling)
+    stream = vlm.stream(question, [path], keep, method, limit, sampling, seed)
     for piece in stream:
         click.echo(piece, nl=False)
     click.echo()
@@ -124,7 +126,8 @@ def summary(answer: Answer) -> str:
     """One line: tokens per stage, TTFT, ITL, tokens/s."""
     if answer.stages:
         counts = [str(answer.stages[0].visual_tokens_in), *(str(s.visual_tokens_out) for s in answer.stages)]
-        tokens = f"visual tokens {' > '.join(counts)} (average {answer.visual_tokens_average:.1f})"
+        label = f", {answer.method}'s paper calls it {answer.paper_label}" if answer.paper_label else ""
+        tokens = f"visual tokens {' > '.join(counts)} (average {answer.visual_tokens_average:.1f}{label})"
     else:
         tokens = f"visual tokens {answer.visual_tokens_average:.0f}, unpruned"
     if answer.itl_ms is None:

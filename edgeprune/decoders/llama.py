@@ -95,11 +95,12 @@ class Attention(nn.Module):
         key = torch.cat((past[0], rows.rotate(self.split(self.k_proj(x)))), dim=2)
         return key, torch.cat((past[1], self.split(self.v_proj(x))), dim=2)
 
-    def forward(self, x: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """Attention of x [B, S, D] over the cache; returns [B, S, D]."""
+    def forward(
+        self, x: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of x [B, S, D] over the cache; returns [B, S, D] and the rotated queries [B, H, S, d]."""
         q = rows.rotate(self.split(self.q_proj(x)))
-        attended: torch.Tensor = self.o_proj(attend(q, key, value, rows.mask, self.fused))
-        return attended
+        return self.o_proj(attend(q, key, value, rows.mask, self.fused)), q
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, S, heads * d] to [B, heads, S, d].
@@ -136,7 +137,7 @@ class Layer(nn.Module):
 
     def forward(
         self, hidden: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor], rows: Rows, last_only: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the layer on [B, S, D].
 
         Args:
@@ -146,14 +147,16 @@ class Layer(nn.Module):
             last_only: return the last row alone; all rows still enter the cache.
 
         Returns:
-            hidden [B, S, D] or [B, 1, D]; keys and values [B, G, P + S, d].
+            hidden [B, S, D] or [B, 1, D]; keys and values [B, G, P + S, d]; queries [B, H, S or 1, d], rotated and
+            unscaled.
         """
         x = self.input_layernorm(hidden)
         key, value = self.self_attn.cache(x, past, rows)
         if last_only:
             x, hidden, rows = x[:, -1, None], hidden[:, -1, None], rows.last()
-        hidden = hidden + self.self_attn(x, key, value, rows)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden)), key, value
+        attended, query = self.self_attn(x, key, value, rows)
+        hidden = hidden + attended
+        return hidden + self.mlp(self.post_attention_layernorm(hidden)), key, value, query
 
 
 class Segment(nn.Module):
@@ -163,11 +166,12 @@ class Segment(nn.Module):
         config: the decoder's sizes.
         first, last: the layers, half open.
         fused: dialect.
+        shows_query: whether the queries of its last layer are an output, for a cut that scores with them.
     """
 
-    def __init__(self, config: LlamaSettings, first: int, last: int, fused: bool) -> None:
+    def __init__(self, config: LlamaSettings, first: int, last: int, fused: bool, shows_query: bool = False) -> None:
         super().__init__()
-        self.fused = fused
+        self.fused, self.shows_query = fused, shows_query
         self.ends = last == config.layers
         self.rotary = Rotary(config.head_dim, config.context, fused)
         self.layers = nn.ModuleDict({str(index): Layer(config, fused) for index in range(first, last)})
@@ -187,7 +191,7 @@ class Segment(nn.Module):
 
         Returns:
             hidden [B, S, D], or the last row's logits [B, 1, vocab] fp32 where the decoder ends; then per layer
-            keys and values [B, G, P + S, d].
+            keys and values [B, G, P + S, d]; then, where it shows them, the last layer's queries [B, H, S, d].
         """
         mask = causal_mask(hidden, past[0], self.fused)
         rows = Rows(position_ids, mask, self.rotary.angles(position_ids), self.rotary)
@@ -195,8 +199,8 @@ class Segment(nn.Module):
         for index, layer in enumerate(self.layers.values()):
             # Of the decoder's last layer only the last row is read: its other rows need keys and values alone.
             last_only = self.ends and index == len(self.layers) - 1
-            hidden, key, value = layer(hidden, (past[2 * index], past[2 * index + 1]), rows, last_only)
+            hidden, key, value, query = layer(hidden, (past[2 * index], past[2 * index + 1]), rows, last_only)
             present += [key, value]
         if self.ends:
             hidden = self.lm_head(self.norm(hidden)).float()
-        return hidden, *present
+        return hidden, *present, *((query,) if self.shows_query else ())

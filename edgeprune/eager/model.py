@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hushes transformers' loading bar, and warnings about itself that no user of edgeprune can act on."""
     from transformers.utils import logging
 
@@ -45,7 +45,7 @@ class EagerModel:
     def __init__(self, path: Path, dtype: str) -> None:
         import transformers
 
-        with _quiet():
+        with quiet():
             self.processor: Any = transformers.AutoProcessor.from_pretrained(path)
             model = transformers.LlavaForConditionalGeneration.from_pretrained(
                 path, dtype=DTYPES[dtype], attn_implementation="sdpa"
@@ -58,7 +58,7 @@ class EagerModel:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
-        with _quiet():
+        with quiet():
             batch = self.processor(text=[text] * len(images), images=list(images), return_tensors="pt")
         return {"pixel_values": batch["pixel_values"].to(self.dtype), "input_ids": batch["input_ids"]}
 

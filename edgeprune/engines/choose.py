@@ -122,5 +122,5 @@ def _device(target: Target) -> Device:
     here = ", ".join(f"{gpu.name} ({gpu.capability}, {spell(gpu.memory)})" for gpu in gpus)
     raise BackendError(
         f"TensorRT builds on the GPU it builds for: {target.name} has compute capability "
-        f"{', '.join(target.capabilities)} and {spell(target.memory or 0)}, here is {here}; see edgeprune targets"
+        f"{', '.join(target.capabilities)} and {spell(target.memory or 0)}, here is {here}; see edgeprune list targets"
     )

@@ -108,11 +108,13 @@ def parse(library: Library, graph: Graph, path: Path) -> Network:
 def check_precision(graph: Graph, dtype: str, precisions: dict[str, int], library: Library) -> None:
     """Raise if a layer that makes up the cost of a graph is not in the bundle's element type.
 
+    What rows are chosen by is in fp32 by the specification, the weights of a kernel graph with it.
+
     Raises:
         BackendError: how many layers are in what instead.
     """
     others = {name: count for name, count in precisions.items() if name != dtype}
-    if others:
+    if others and graph.role != "kernel":
         found = ", ".join(f"{count} in {name}" for name, count in others.items())
         raise BackendError(
             f"graph {graph.name}: {library.name} has {found} of its {sum(precisions.values())} layers with weights; "

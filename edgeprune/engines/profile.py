@@ -53,7 +53,12 @@ def make_profile(graph: Graph, manifest: Manifest, shapes: Shapes) -> Profile:
         BundleError: an input has an axis or is a scalar that the specification does not name.
     """
     sizes = _Sizes.of(shapes)
-    rows = manifest.vision.tokens if graph.name.endswith("_vision") else None
+    early = graph.role == "encoder" or any(
+        graph.name in (cut.graph, cut.kernel) and not isinstance(cut.at, int)
+        for method in manifest.methods
+        for cut in method.cuts
+    )
+    rows = manifest.vision.tokens if early else None
     return tuple(_bounds(graph, tensor, sizes, rows) for tensor in graph.inputs)
 
 
@@ -75,6 +80,8 @@ class _Sizes:
             # Text lies before or after the picture, in any shares.
             "a": (0, text.usual // 2, text.most),
             "t": (0, text.usual - text.usual // 2, text.most),
+            "q": (1, max(1, text.usual // 2), text.most),
+            "V": (kept.least, kept.usual, kept.most),
             "S": (1, prompt[0], prompt[1]),
             "P": (0, min(prompt[0], context - 1), context - 1),
         }
@@ -84,6 +91,7 @@ class _Sizes:
             "span_length": (kept.least, kept.usual, kept.most),
             "keep": (1, keep, kept.most),
             "merge": (1, max(1, keep // 4), max(1, kept.most - 1)),
+            "seed": (0, 1, 2**31 - 1),
         }
         return cls(axes, values)
 
@@ -95,8 +103,8 @@ def _bounds(graph: Graph, tensor: Tensor, sizes: _Sizes, rows: int | None) -> Bo
                 f"graph {graph.name!r}: no range is known for scalar {tensor.name!r}; known: {', '.join(sizes.values)}"
             )
         span = sizes.values[tensor.name]
-        if rows is not None:  # the encoder's stage sees the patches of one picture, whatever the decoder may
-            limit = rows if tensor.name == "keep" else max(1, rows - 1)
+        if rows is not None:  # a stage before the decoder sees the patches of one picture, whatever the decoder may
+            limit = {"keep": rows, "merge": max(1, rows - 1)}.get(tensor.name, span[2])
             span = (min(span[0], limit), min(span[1], limit), min(span[2], limit))
         return Bounds(tensor.name, tensor.dtype, "values", *((size,) for size in span))
     spans = [_axis(graph, tensor, axis, sizes) for axis in tensor.shape]

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.budget.schedule import reach
-from edgeprune.bundle.manifest import OPSET, SCHEMA, Dialect, Dtype, File, Graph, Manifest, Model
+from edgeprune import catalog
+from edgeprune.budget.schedule import Site, reach
+from edgeprune.bundle.manifest import OPSET, SCHEMA, Dialect, Dtype, File, Graph, Manifest, MethodEntry, Model
 from edgeprune.bundle.store import Bundle, check_destination, describe, open_bundle, writing
 from edgeprune.checkpoint import facts
 from edgeprune.checkpoint.config import read_config
 from edgeprune.checkpoint.source import Source
 from edgeprune.errors import UsageError
+from edgeprune.export.clip import Clip, open_clip
 from edgeprune.export.graph import weight_bytes, write_graph
-from edgeprune.export.plan import GraphPlan, plan_graphs, plan_methods
+from edgeprune.export.graph_plan import GraphPlan
+from edgeprune.export.method_plan import MethodPlanner
+from edgeprune.export.plan import plan_graphs
 from edgeprune.export.progress import Progress, Silent
 from edgeprune.export.trace import TORCH, Tracer
 from edgeprune.families.family import Family, open_family
@@ -34,18 +38,18 @@ class Request:
     Attributes:
         source: the checkpoint.
         methods: names of pruning methods.
-        cuts: decoder layers to cut before; None lets each method place its own.
         dtype: element type of graphs and embedding.
         dialect: operators of the graphs.
         family: name of the model family.
+        clip: the CLIP checkpoint of the encoder, for methods that read the question with CLIP's text tower.
     """
 
     source: Source
     methods: Sequence[str]
-    cuts: tuple[int, ...] | None = None
     dtype: Dtype = "fp32"
     dialect: Dialect = "base"
     family: str = "llava"
+    clip: Source | None = None
 
 
 def export_bundle(request: Request, destination: Path, force: bool = False, progress: Progress | None = None) -> Bundle:
@@ -58,15 +62,20 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
         progress: told about every graph.
 
     Raises:
-        UsageError: a method is unknown or named twice, or the cuts do not suit the model.
+        UsageError: a method is unknown, named twice, or cannot be carried by the model.
         CheckpointError: the checkpoint cannot be read.
         OutputError: the destination cannot be written.
     """
     check_destination(destination, force)
     model = open_family(request.family, request.source.path)
     config = read_config(request.source.path)
-    methods = _place(request, model)
-    plans = plan_graphs(model, methods, request.dtype, request.dialect)
+    clip = None if request.clip is None else open_clip(request.clip)
+    methods = load_methods(request.methods, model, clip)
+    if clip is not None and not any(method.needs_clip for method in methods):
+        raise UsageError(
+            f"--clip {clip.source.id} has no effect: {', '.join(request.methods)} needs no CLIP checkpoint"
+        )
+    plans = plan_graphs(model, methods, request.dtype, request.dialect, clip)
     prompt = facts.prompt_facts(request.source, config)
     image = facts.image_processing(request.source)
     tokenizer = facts.tokenizer_files(request.source)["tokenizer.json"]
@@ -75,8 +84,9 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
     needed = table + len(tokenizer) + sum(weight_bytes(plan, request.dtype) for plan in plans)
     with writing(destination, force, needed) as (work, finish):
         (work / "tokenizer.json").write_bytes(tokenizer)
+        text = None if clip is None else clip.write_facts(work)
         embedding = _write_embedding(model, request.dtype, work)
-        graphs = _write_graphs(plans, request, work, progress or Silent())
+        graphs = write_graphs(plans, request.dtype, request.dialect, work, progress or Silent())
         finish(
             Manifest(
                 schema=SCHEMA,
@@ -91,29 +101,82 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
                 tokenizer=describe(work, work / "tokenizer.json"),
                 embedding=embedding,
                 graphs=graphs,
-                methods=plan_methods(methods),
-                tools={name: importlib.metadata.version(name) for name in _TOOLS},
+                methods=entries(methods, model),
+                tools=tools(),
+                text=text,
             )
         )
     return open_bundle(destination, check_hashes=False)
 
 
-def _place(request: Request, model: Family) -> dict[str, tuple[Method, tuple[int, ...]]]:
-    """Each method with its cuts, checked against the depth and against the method's own budget rule."""
-    if len(set(request.methods)) != len(request.methods):
-        raise UsageError(f"--method {','.join(request.methods)} names a method twice")
-    layers = model.decoder_facts.layers
-    placed = {}
-    for name in request.methods:
-        method = methods_lookup.load(name)
-        cuts = method.cuts(layers) if request.cuts is None else request.cuts
-        if list(cuts) != sorted(set(cuts)) or not cuts or cuts[0] < 1 or cuts[-1] >= layers:
-            raise UsageError(
-                f"cuts {list(cuts)} do not suit {layers} decoder layers; expected rising layers 1..{layers - 1}"
-            )
-        reach(name, model.vision_facts.tokens, cuts, layers)  # raises where no budget could ever be met
-        placed[name] = (method, cuts)
-    return placed
+def entries(methods: Sequence[Method], model: Family) -> tuple[MethodEntry, ...]:
+    """What a manifest says about methods."""
+    return tuple(MethodPlanner(model, method, "fp32", False).entry for method in methods)
+
+
+def tools() -> dict[str, str]:
+    """Versions of the packages that write bundles."""
+    return {name: importlib.metadata.version(name) for name in _TOOLS}
+
+
+def load_methods(names: Sequence[str], model: Family, clip: Clip | None = None) -> tuple[Method, ...]:
+    """Find methods, and check that a model can carry each.
+
+    Raises:
+        UsageError: a method is unknown or named twice, or the model cannot carry it; the message says why.
+    """
+    if not names:
+        raise UsageError("no method is named; edgeprune list methods shows them")
+    if len(set(names)) != len(names):
+        raise UsageError(f"--method {','.join(names)} names a method twice")
+    methods = tuple(methods_lookup.load(name) for name in names)
+    for method in methods:
+        reason = obstacle(method, model, clip)
+        if reason is not None:
+            raise UsageError(f"this model cannot carry {method.name}: {reason}")
+    return methods
+
+
+def obstacle(method: Method, model: Family, clip: Clip | None = None) -> str | None:
+    """Why a model cannot carry a method; None where it can.
+
+    Args:
+        method: what prunes.
+        model: the checkpoint.
+        clip: the CLIP checkpoint beside it, if one was given.
+    """
+    if method.needs_clip and (reason := _clip_obstacle(method, model, clip)) is not None:
+        return reason
+    layers, tokens = model.decoder_facts.layers, model.vision_facts.tokens
+    cuts = method.cuts(layers)
+    if list(cuts) != sorted(set(cuts)) or any(not 0 < cut < layers for cut in cuts):
+        return f"it cuts before layers {', '.join(map(str, cuts))}, and the decoder has {layers}"
+    planner = MethodPlanner(model, method, "fp32", False, clip)
+    try:
+        planner.before_projector()  # a module refuses an encoder that it cannot prune
+        planner.after_projector()
+        reach(method.name, Site(tokens, planner.entry.places, layers))
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _clip_obstacle(method: Method, model: Family, clip: Clip | None) -> str | None:
+    if clip is None:
+        variants = [name for name in catalog.names() if catalog.card(name).variant_of == method.name]
+        others = [name for name in variants if not methods_lookup.load(name).needs_clip]
+        return (
+            "it reads the question with CLIP's text tower, which such a checkpoint does not hold; add "
+            f"--clip openai/clip-vit-large-patch14-336, or the CLIP model that the encoder comes from"
+            f"{''.join(f', or take {name}' for name in others)}"
+        )
+    width, own = clip.config.vision_width, model.vision_facts.width
+    if width != own:
+        return (
+            f"the encoder of --clip {clip.source.id} is {width} wide, the model's own {own}; "
+            "give the CLIP model that the encoder comes from"
+        )
+    return None
 
 
 def _write_embedding(model: Family, dtype: Dtype, work: Path) -> File:
@@ -122,15 +185,18 @@ def _write_embedding(model: Family, dtype: Dtype, work: Path) -> File:
     return describe(work, path)
 
 
-def _write_graphs(plans: Sequence[GraphPlan], request: Request, work: Path, progress: Progress) -> tuple[Graph, ...]:
+def write_graphs(
+    plans: Sequence[GraphPlan], dtype: Dtype, dialect: Dialect, work: Path, progress: Progress
+) -> tuple[Graph, ...]:
+    """Write graphs into the folder ``graphs`` of ``work``, in order, and describe them."""
     folder = work / "graphs"
-    folder.mkdir()
-    tracer = Tracer(OPSET[request.dialect])
+    folder.mkdir(exist_ok=True)
+    tracer = Tracer(OPSET[dialect])
     graphs = []
     for index, plan in enumerate(plans):
-        progress.start(plan.name, index, len(plans), weight_bytes(plan, request.dtype))
+        progress.start(plan.name, index, len(plans), weight_bytes(plan, dtype))
         path = folder / f"{plan.name}.onnx"
-        write_graph(plan, tracer, request.dtype, path, progress.advance)
+        write_graph(plan, tracer, dtype, path, progress.advance)
         data = path.with_name(path.name + ".data")
         graphs.append(
             Graph(

@@ -19,7 +19,7 @@ import torch
 
 from edgeprune.bundle.manifest import Tensor
 from edgeprune.errors import CheckpointError, EdgePruneError
-from edgeprune.export.plan import GraphPlan
+from edgeprune.export.graph_plan import GraphPlan
 from edgeprune.export.trace import TORCH, Trace, Tracer
 from edgeprune.families.part import Part
 
@@ -100,6 +100,7 @@ def _name_initializers(trace: Trace, part: Part) -> None:
     for (name, _), weight in zip(part.module.named_parameters(), trace.weights, strict=True):
         if weight is not None:
             weight.name = name
+            weight.metadata_props.clear()  # names of the module that was traced, which may be another layer
             initializers[name] = weight
     for index, constant in enumerate(constants):
         constant.name = f"constant_{index}"

@@ -21,12 +21,14 @@ from torch import nn
 
 from edgeprune.bundle.manifest import Tensor
 from edgeprune.errors import EdgePruneError
-from edgeprune.export.plan import GraphPlan
+from edgeprune.export.graph_plan import GraphPlan
+from edgeprune.export.unroll import replace_calls
+from edgeprune.layers.repeat import Repeated
 
 TORCH = {"fp32": torch.float32, "fp16": torch.float16, "int64": torch.int64}
 # What a graph is traced with: any sizes do that differ from each other and from 0 and 1.
-_EXAMPLE = {"B": 2, "S": 26, "P": 5, "K": 9, "a": 3, "t": 4}
-_EXAMPLE_SCALARS = {"span_start": 3, "span_length": 19, "keep": 9, "merge": 2}
+_EXAMPLE = {"B": 2, "S": 26, "P": 5, "K": 9, "V": 19, "a": 3, "t": 4, "q": 6}
+_EXAMPLE_SCALARS = {"span_start": 3, "span_length": 19, "keep": 9, "merge": 2, "seed": 7}
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,46 @@ class Tracer:
         """
         key = (
             plan.role,
+            plan.structure,
             type(module),
             tuple((t.dtype, t.shape) for t in (*plan.inputs, *plan.outputs)),
             tuple((p.dtype, p.shape) for p in module.parameters()),
+            tuple((b.dtype, b.shape) for b in module.buffers()),
         )
         if key not in self._traces:
-            self._traces[key] = _simplify(_export(plan, module, self.opset), module)
+            self._traces[key] = self._trace(plan, module)
         return self._traces[key]
 
+    def _trace(self, plan: GraphPlan, module: nn.Module) -> Trace:
+        arguments: list[Any] = [_example(tensor) for tensor in plan.inputs]
+        axes: list[Any] = [_axes(tensor) for tensor in plan.inputs]
+        if plan.role == "segment":  # the module takes its cache as one list
+            arguments[2:], axes[2:] = [arguments[2:]], [axes[2:]]
+        names = [tensor.name for tensor in plan.inputs], [tensor.name for tensor in plan.outputs]
+        weights = _simplify(model := _export(plan.name, module, arguments, axes, names, self.opset), module)
+        for step in module.modules():
+            if isinstance(step, Repeated):
+                replace_calls(model, step.name, self._body(plan.name, step))
+        return Trace(
+            model=model,
+            weights=weights,
+            paths=tuple(_path(node) for node in model.graph),
+            modules=tuple(name for name, _ in module.named_modules()),
+        )
 
-def _export(plan: GraphPlan, module: nn.Module, opset: int) -> ir.Model:
-    arguments: list[Any] = [_example(tensor) for tensor in plan.inputs]
-    axes: list[Any] = [_axes(tensor) for tensor in plan.inputs]
-    if plan.role == "segment":  # the module takes its cache as one list
-        arguments[2:], axes[2:] = [arguments[2:]], [axes[2:]]
+    def _body(self, graph: str, step: Repeated) -> ir.Graph:
+        """What a repeated step does, once."""
+        arguments = [torch.zeros(_sizes(shape), dtype=dtype) for dtype, shape in step.inputs]
+        axes = [{place: axis for place, axis in enumerate(shape) if isinstance(axis, str)} for _, shape in step.inputs]
+        names = [f"in_{place}" for place in range(len(arguments))], ["out"]
+        model = _export(f"{graph}, step {step.name}", step.body, arguments, axes, names, self.opset)
+        _simplify(model, step.body)
+        return model.graph
+
+
+def _export(
+    name: str, module: nn.Module, arguments: list[Any], axes: list[Any], names: tuple[list[str], list[str]], opset: int
+) -> ir.Model:
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -87,13 +115,13 @@ def _export(plan: GraphPlan, module: nn.Module, opset: int) -> ir.Model:
                 dynamo=True,
                 opset_version=opset,
                 dynamic_shapes=tuple(axes),
-                input_names=[tensor.name for tensor in plan.inputs],
-                output_names=[tensor.name for tensor in plan.outputs],
+                input_names=names[0],
+                output_names=names[1],
                 optimize=False,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever its passes raise
-        raise EdgePruneError(f"graph {plan.name}: PyTorch's ONNX exporter failed: {error}") from error
+        raise EdgePruneError(f"graph {name}: PyTorch's ONNX exporter failed: {error}") from error
     assert program is not None  # only the exporter's older form returns nothing
     return program.model
 
@@ -101,8 +129,11 @@ def _export(plan: GraphPlan, module: nn.Module, opset: int) -> ir.Model:
 def _example(tensor: Tensor) -> torch.Tensor:
     if not tensor.shape:
         return torch.tensor(_EXAMPLE_SCALARS[tensor.name])
-    shape = [axis if isinstance(axis, int) else _EXAMPLE[axis] for axis in tensor.shape]
-    return torch.zeros(shape, dtype=TORCH[tensor.dtype])
+    return torch.zeros(_sizes(tensor.shape), dtype=TORCH[tensor.dtype])
+
+
+def _sizes(shape: tuple[int | str, ...]) -> list[int]:
+    return [axis if isinstance(axis, int) else _EXAMPLE[axis] for axis in shape]
 
 
 def _axes(tensor: Tensor) -> dict[int, str]:
@@ -125,10 +156,15 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _simplify(model: ir.Model, module: nn.Module) -> Trace:
-    """Fold shape arithmetic and drop what is unused, with the weights out of reach."""
+def _simplify(model: ir.Model, module: nn.Module) -> tuple[ir.Value | None, ...]:
+    """Fold shape arithmetic and drop what is unused, with the weights out of reach.
+
+    Returns:
+        The graph's value for each parameter in the module's order, None where the graph does not use it.
+    """
     graph = model.graph
-    weights = dict(graph.initializers)
+    stored = {name for name, _ in module.named_parameters()}
+    weights = {name: value for name, value in graph.initializers.items() if name in stored}  # buffers keep their values
     for name, value in weights.items():
         del graph.initializers[name]
         value.const_value = None
@@ -140,12 +176,7 @@ def _simplify(model: ir.Model, module: nn.Module) -> Trace:
         if value.uses():
             graph.initializers[name] = value
     used = {name: value for name, value in weights.items() if value.uses()}
-    return Trace(
-        model=model,
-        weights=tuple(used.get(name) for name, _ in module.named_parameters()),
-        paths=tuple(_path(node) for node in graph),
-        modules=tuple(name for name, _ in module.named_modules()),
-    )
+    return tuple(used.get(name) for name, _ in module.named_parameters())
 
 
 def _path(node: ir.Node) -> str:

@@ -47,13 +47,16 @@ class Family(Protocol):
     def feature_layer(self) -> int:
         """The encoder layer whose output is selected and whose attention scores patches."""
 
-    def vision(self, probes: tuple[str, ...], fused: bool) -> Part:
-        """The encoder with a scoring head."""
+    def vision(self, probes: tuple[tuple[str, int], ...], fused: bool) -> Part:
+        """The encoder with a scoring head; ``probes`` are kinds and layers."""
+
+    def encoder(self, make: Callable[..., nn.Module], fused: bool) -> Part:
+        """A method's own form of the encoder, with the same weights."""
 
     def project(self) -> Part:
         """The projector."""
 
-    def segment(self, first: int, last: int, fused: bool) -> Part:
+    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
         """Decoder layers first..last-1, with norm and head where they end the decoder."""
 
     def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:

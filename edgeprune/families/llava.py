@@ -92,19 +92,25 @@ class Llava:
         """The encoder layer whose output is selected and whose attention scores patches."""
         return self.config.feature_layer
 
-    def vision(self, probes: tuple[str, ...], fused: bool) -> Part:
-        """The encoder with a scoring head."""
+    def vision(self, probes: tuple[tuple[str, int], ...], fused: bool) -> Part:
+        """The encoder with a scoring head; ``probes`` are kinds and layers."""
         config = self.config
         tower = ClipTower(config.vision, config.feature_layer, probes, fused)
         return Part(tower, self.weights, lambda name: f"vision.{name}")
+
+    def encoder(self, make: Callable[..., nn.Module], fused: bool) -> Part:
+        """A method's own form of the encoder, with the same weights."""
+        module = make(self.config.vision, self.config.feature_layer, fused)
+        return Part(module, self.weights, lambda name: f"vision.{name}")
 
     def project(self) -> Part:
         """The projector."""
         return Part(Projector(self.config), self.weights, lambda name: f"projector.{name}")
 
-    def segment(self, first: int, last: int, fused: bool) -> Part:
+    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
         """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return Part(Segment(self.config.decoder, first, last, fused), self.weights, self._decoder_name, self._rotary())
+        module = Segment(self.config.decoder, first, last, fused, shows_query)
+        return Part(module, self.weights, self._decoder_name, self._rotary())
 
     def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
         """A method's cut before ``layer``, whose norm and projections it borrows."""

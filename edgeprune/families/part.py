@@ -22,6 +22,9 @@ class Part:
         weights: the checkpoint.
         rename: from a parameter's name in the module to the checkpoint's canonical name.
         computed: parameters that no checkpoint stores (rotary tables), made on demand.
+
+    Raises:
+        CheckpointError: a tensor is missing, or has another shape than its configuration says.
     """
 
     def __init__(
@@ -36,12 +39,20 @@ class Part:
         owners = module.named_modules()
         self._transposed = {f"{name}.weight" for name, owner in owners if isinstance(owner, Linear)}
         weights.missing(self.stored)
+        self._check_shapes()
 
     @property
     def stored(self) -> list[str]:
         """Canonical names of the checkpoint tensors that the part needs."""
         names = (name for name, _ in self.module.named_parameters())
         return [self._rename(name) for name in names if name not in self._computed]
+
+    def _check_shapes(self) -> None:
+        for name, parameter in self.module.named_parameters():
+            if name in self._computed:
+                continue
+            shape = tuple(reversed(parameter.shape)) if name in self._transposed else tuple(parameter.shape)
+            self._weights.expect(self._rename(name), shape)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The value of a parameter, in the module's layout and the checkpoint's dtype."""

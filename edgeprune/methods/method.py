@@ -1,48 +1,85 @@
-"""What every method file offers under the name ``METHOD``."""
+"""What every method file offers under the name ``METHODS``, and how a method is found.
+
+A method is modules with named inputs: the arguments of a module's ``forward`` are the names of what it reads. The
+names that there are, with their axes, are in ``edgeprune/bundle/README.md`` ("Running").
+"""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
 
-from edgeprune.errors import UsageError
+from edgeprune import catalog
+from edgeprune.bundle.manifest import Vision
 
-# These two files are about methods; every other file of the package is one.
-_NOT_METHODS = {"method", "selection"}
+
+@dataclass(frozen=True)
+class Probe:
+    """An output of the encoder's scoring head.
+
+    Attributes:
+        kind: "cls_feature", "cls_attention" or "key" (``towers.clip``).
+        layer: 0-based layer of the encoder it is read in.
+    """
+
+    kind: Literal["cls_feature", "cls_attention", "key"]
+    layer: int
+
+
+def _no_probes(feature_layer: int) -> Mapping[str, Probe]:
+    return {}
+
+
+def _no_cuts(layers: int) -> tuple[int, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
 class Method:
-    """One pruning method.
+    """One pruning method, or a variant of one.
 
     Attributes:
-        name: what users type; the name of the file.
+        name: what users type; a card of that name is in the catalog.
         positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original ids).
-        vision_probes: outputs of the vision graph that the encoder stage reads besides ``features``.
+        probes: from the selected encoder layer to the probes that its stages read, by argument name.
+        encoder: makes a vision graph of the method's own, from (encoder configuration, selected layer, fused).
+        vision: makes the stage on the encoder's rows, from the encoder's facts.
+        prepare: makes a graph that runs once, on the projected rows and the text, before the first cut after them.
+        projected: makes the stage on the projected rows, from the encoder's facts.
+        kernel: makes the graph in front of ``vision`` or ``projected`` whose output ``sampler`` chooses by.
+        sampler: what chooses rows on the host from ``kernel`` (``runtime.samplers``); None where a graph does.
         cuts: decoder depth to the layers before which rows are dropped.
-        vision_stage: makes the encoder stage's module.
-        decoder_cut: makes a cut's module from (decoder configuration, fused); its parameters carry the names of
-            the decoder layer that follows the cut.
+        needs_clip: whether ``prepare`` and ``kernel`` are parts of a CLIP checkpoint beside the model's own; they are
+            then made from (its configuration, fused) and (the encoder's facts, its configuration), with its names.
+        decoder_cut: makes a cut's module from (decoder configuration, fused); its parameters, if any, carry the
+            names of the decoder layer that follows the cut.
     """
 
     name: str
-    positions: Literal["repack", "keep"]
-    vision_probes: tuple[str, ...]
-    cuts: Callable[[int], tuple[int, ...]]
-    vision_stage: Callable[[], nn.Module]
-    decoder_cut: Callable[..., nn.Module]
+    positions: Literal["repack", "keep"] = "repack"
+    probes: Callable[[int], Mapping[str, Probe]] = field(default=_no_probes)
+    encoder: Callable[..., nn.Module] | None = None
+    vision: Callable[[Vision], nn.Module] | None = None
+    prepare: Callable[..., nn.Module] | None = None
+    projected: Callable[[Vision], nn.Module] | None = None
+    kernel: Callable[..., nn.Module] | None = None
+    sampler: Literal["dpp", "repulsion"] | None = None
+    needs_clip: bool = False
+    cuts: Callable[[int], tuple[int, ...]] = field(default=_no_cuts)
+    decoder_cut: Callable[..., nn.Module] | None = None
 
 
-def names() -> tuple[str, ...]:
-    """Every method there is, sorted."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return tuple(sorted(name for name in found if name not in _NOT_METHODS))
+def scaled(positions: tuple[int, ...], layers: int, of: int = 32) -> tuple[int, ...]:
+    """Cuts published for ``of`` layers, at the same fractions of another depth, rising and at least 1."""
+    found: list[int] = []
+    for position in positions:
+        least = found[-1] + 1 if found else 1
+        found.append(max(least, int(position * layers / of + 0.5)))
+    return tuple(found)
 
 
 def load(name: str) -> Method:
@@ -51,7 +88,6 @@ def load(name: str) -> Method:
     Raises:
         UsageError: there is no such method.
     """
-    if name not in names():
-        raise UsageError(f"unknown method {name!r}; methods: {', '.join(names())}")
-    method: Method = importlib.import_module(f"edgeprune.methods.{name}").METHOD
-    return method
+    card = catalog.card(name)
+    methods: tuple[Method, ...] = importlib.import_module(f"edgeprune.methods.{card.file}").METHODS
+    return next(method for method in methods if method.name == name)

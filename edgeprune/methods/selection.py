@@ -15,12 +15,43 @@ def read_count(scalar: torch.Tensor) -> int:
     return cast(int, scalar.item())
 
 
+def rank(score: torch.Tensor) -> torch.Tensor:
+    """The place of every row when rows are ordered by descending score, ties by ascending row.
+
+    Counted, not sorted: for each row the rows that beat it, which settles ties alike on every runtime; TopK's
+    order of ties is unspecified outside ONNX Runtime.
+
+    Args:
+        score: [B, N] fp32.
+
+    Returns:
+        [B, N] int32, a permutation of 0..N-1 per row.
+    """
+    row = torch.arange(score.shape[1], device=score.device)
+    mine, other = score[:, :, None], score[:, None, :]
+    earlier = row[None, :] < row[:, None]
+    return ((other > mine) | ((other == mine) & earlier)).to(torch.int32).sum(dim=2, dtype=torch.int32)
+
+
+def chosen_first(chosen: torch.Tensor) -> torch.Tensor:
+    """Order rows so that the chosen ones come first, both parts in ascending row order.
+
+    Sorts distinct integers, where no ties are left.
+
+    Args:
+        chosen: [B, N] bool.
+
+    Returns:
+        [B, N] int64 row indices.
+    """
+    n = chosen.shape[1]
+    row = torch.arange(n, device=chosen.device)
+    order = torch.where(chosen, row, row + n).to(torch.int32)
+    return torch.topk(order, n, dim=1, largest=False, sorted=True).indices
+
+
 def selected_first(score: torch.Tensor, count: int) -> torch.Tensor:
     """Order rows so that the ``count`` best come first, both parts in ascending row order.
-
-    Selection counts for each row the rows that beat it (a higher score, or the same score and a lower index),
-    which settles ties alike on every runtime; TopK's order of ties is unspecified outside ONNX Runtime. It then
-    sorts distinct integers, where no ties are left.
 
     Args:
         score: [B, N] fp32.
@@ -29,13 +60,12 @@ def selected_first(score: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         [B, N] int64 row indices.
     """
-    n = score.shape[1]
-    row = torch.arange(n, device=score.device)
-    mine, other = score[:, :, None], score[:, None, :]
-    earlier = row[None, :] < row[:, None]
-    beaten_by = ((other > mine) | ((other == mine) & earlier)).to(torch.int32).sum(dim=2)
-    order = torch.where(beaten_by < count, row, row + n).to(torch.int32)
-    return torch.topk(order, n, dim=1, largest=False, sorted=True).indices
+    return chosen_first(rank(score) < count)
+
+
+def top(score: torch.Tensor, count: int) -> torch.Tensor:
+    """The ``count`` best rows of score [B, N], ascending: [B, count] int64; ties go to the lower row."""
+    return selected_first(score, count)[:, :count]
 
 
 def gather_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

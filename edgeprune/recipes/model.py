@@ -1,6 +1,6 @@
-"""A recipe of ``export/``: which checkpoint, and where its decoder is cut. ``export/README.md`` has the keys.
+"""A recipe of ``export/``: which checkpoint, of which family, in which dtype. ``export/README.md`` has the keys.
 
-Reads and checks the file alone: whether the cuts fit the model is known once its config.json is read.
+Reads and checks the file alone: whether the model is of the family is known once its config.json is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,6 @@ class ModelRecipe:
         model: a hub id ``org/name``, an absolute directory, or ``"demo"``.
         revision: branch, tag or commit of a hub id; None for its main branch.
         family: one of ``FAMILIES``.
-        cuts: decoder layers before which tokens can be dropped, ascending, from 1 on; None where the exporter
-            chooses.
         dtype: one of ``DTYPES``; None leaves it to the caller, which takes fp32.
         notes: for people.
 
@@ -52,7 +49,6 @@ class ModelRecipe:
     model: str
     revision: str | None = None
     family: str = "llava"
-    cuts: tuple[int, ...] | None = None
     dtype: Dtype | None = None
     notes: str = ""
 
@@ -66,7 +62,6 @@ class ModelRecipe:
         self._require("revision", self.revision is None or _is_text(self.revision), "a text that is not empty")
         if self.revision is not None and (self.model == DEMO or not _HUB_ID.fullmatch(self.model)):
             raise RecipeError(f"recipe {self.name}: revision applies to hub ids only, and model is {self.model!r}")
-        self._require("cuts", self.cuts is None or _are_cuts(self.cuts), "ascending layer numbers from 1 on")
 
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -97,10 +92,8 @@ def load(name_or_path: str) -> ModelRecipe:
             raise RecipeError(f"{path}: unknown key {key!r}; allowed: {allowed}{find.suggestion(key, KEYS)}")
     if "model" not in table:
         raise RecipeError(f"{path}: the key 'model' is missing; expected a hub id, a directory or {DEMO!r}")
-    cuts = table.get("cuts")
-    values = {**table, "cuts": tuple(cuts) if isinstance(cuts, list) else cuts}
     try:
-        recipe = ModelRecipe(name=path.stem, **values)
+        recipe = ModelRecipe(name=path.stem, **table)
         return replace(recipe, model=_located(path, recipe.model))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -128,12 +121,6 @@ def _located(path: Path, model: str) -> str:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
-
-
-def _are_cuts(cuts: object) -> bool:
-    if not isinstance(cuts, tuple) or not cuts or any(type(cut) is not int or cut < 1 for cut in cuts):
-        return False
-    return all(before < after for before, after in pairwise(cuts))
 
 
 def _one_of(known: tuple[str, ...]) -> str:

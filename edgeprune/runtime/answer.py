@@ -15,7 +15,8 @@ class StageReport:
     """One pruning stage, as reported.
 
     Attributes:
-        cut: "vision" or the decoder layer before which it lies.
+        cut: "encoder" (inside it), "vision" (after it), "projected" (after the projector), or the decoder layer before
+            which it lies.
         visual_tokens_in, visual_tokens_out: rows before and after.
         kept: patch indices of the rows out, ascending in raster order, -1 for the class row; a merged row counts
             as its reference patch.
@@ -38,6 +39,7 @@ class Answer:
         finish_reason: "eos" (the model ended), "length" (``max_new_tokens``) or "context" (no positions left).
         method: pruning method, None without pruning.
         keep: budget asked for, "all" without pruning.
+        paper_label: what the method's paper calls this budget; None where its labels have no such row.
         visual_tokens_average: visual tokens averaged over the decoder layers.
         stages: what each stage kept; empty without pruning.
         prompt_tokens: text tokens and visual tokens before pruning.
@@ -45,7 +47,8 @@ class Answer:
         token_ids: generated ids, the end token included.
         ttft_ms: from the picture as a file to the first token.
         itl_ms: mean time between later tokens, None if there was only one.
-        timings_ms: time per stage of the chain: preprocess, vision, prune, project, prefill, decode.
+        timings_ms: time per stage of the chain: preprocess, vision, prune, project, text (a method's text tower),
+            prefill, decode.
         backend, dtype: what computed it.
     """
 
@@ -53,6 +56,7 @@ class Answer:
     finish_reason: FinishReason
     method: str | None
     keep: int | str
+    paper_label: str | None
     visual_tokens_average: float
     stages: tuple[StageReport, ...]
     prompt_tokens: int

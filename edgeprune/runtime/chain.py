@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.budget.schedule import Schedule
-from edgeprune.bundle.manifest import Graph, MethodEntry
+from edgeprune.bundle.manifest import Cut, Graph, MethodEntry, Place
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BundleError
 from edgeprune.runtime.backend import NUMPY, Array, Backend, Session
 from edgeprune.runtime.cache import Cache, SegmentCache, cache_names
+from edgeprune.runtime.samplers import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class StageResult:
     """What one cut did.
 
     Attributes:
-        cut: "vision" or a decoder layer.
+        cut: where, as in the manifest.
         tokens_in, tokens_out: visual rows before and after.
         merged: how many of the last rows out are merged ones.
         kept: [B, tokens_out] int64 patch indices of the original grid, -1 for the class row.
     """
 
-    cut: str | int
+    cut: Place | int
     tokens_in: int
     tokens_out: int
     merged: int
@@ -62,7 +63,33 @@ class Clock:
         self.graphs[graph] = self.graphs.get(graph, 0.0) + seconds
 
 
-_STAGE = {"vision": "vision", "prune": "prune", "project": "project", "assemble": "prefill", "segment": "prefill"}
+@dataclass(frozen=True)
+class Text:
+    """The text of a prompt, as token ids.
+
+    Attributes:
+        before, after: around the image.
+        question: the user's question alone, which lies in one of them.
+        clip_ids: the same for CLIP's text tower, for methods that read it.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    question: tuple[int, ...] = ()
+    clip_ids: tuple[int, ...] = ()
+
+
+_STAGE = {
+    "vision": "vision",
+    "encoder": "vision",
+    "kernel": "prune",
+    "prune": "prune",
+    "prepare": "prune",
+    "project": "project",
+    "assemble": "prefill",
+    "segment": "prefill",
+}
+_OF_METHODS = ("encoder", "kernel", "prune", "prepare")
 
 
 class Chain:
@@ -77,84 +104,102 @@ class Chain:
         self.manifest, self.backend, self._bundle = bundle.manifest, backend, bundle
         self._sessions: dict[str, Session] = {}
         self._embedding = _open_embedding(bundle)
-        heavy = [graph for graph in self.manifest.graphs if graph.role != "prune"]
-        self._open(heavy)
+        self._open(graph for graph in self.manifest.graphs if graph.role not in _OF_METHODS)
 
     def open_method(self, method: MethodEntry) -> None:
         """Load a method's graphs, if they are not loaded yet."""
-        self._open(self.manifest.graph(cut.graph) for cut in method.cuts)
+        self._open(self.manifest.graph(name) for name in method.graphs)
 
     def close(self) -> None:
         """Free all graphs; the chain cannot run afterwards."""
         self._sessions.clear()
 
+    def encode(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The outputs of the vision graph for [B, 3, h, w], by name.
+
+        Raises:
+            BackendError: the graph failed.
+        """
+        graph = self.manifest.by_role("vision")[0]
+        outputs = self.run_graph(graph, {"pixel_values": self._real(pixel_values)}, Clock(), "vision")
+        return {name: self.backend.numpy(value) for name, value in outputs.items()}
+
     def prefill(
         self,
         pixel_values: NDArray[np.float32],
-        before: Sequence[int],
-        after: Sequence[int],
+        text: Text,
         method: MethodEntry | None,
         schedule: Schedule | None,
         clock: Clock,
+        seed: int = 0,
     ) -> Prefill:
         """Run a prompt.
 
         Args:
             pixel_values: [B, 3, h, w].
-            before, after: token ids around the image.
+            text: around the image.
             method, schedule: what to prune and how much; both None keep all.
             clock: takes the time of every graph.
+            seed: for methods that draw at random.
 
         Raises:
             BackendError: a graph failed.
         """
         run = _Run(self, method, schedule, clock)
+        run.scalar("seed", seed)
         run.arrays["pixel_values"] = self._real(pixel_values)
-        run.graph(self.manifest.by_role("vision")[0])
         origin = np.tile(np.arange(self.manifest.vision.tokens), (pixel_values.shape[0], 1))
+        if run.prunes("encoder"):
+            origin = run.cut("encoder", origin)
+        else:
+            run.graph(self.manifest.by_role("vision")[0])
         origin = run.cut("vision", origin)
         run.graph(self.manifest.by_role("project")[0])
-        return self._read(run, origin, before, after)
+        return self._read(run, origin, text)
 
     def prefill_rows(
         self,
         visual: NDArray[Any],
-        before: Sequence[int],
-        after: Sequence[int],
+        text: Text,
         method: MethodEntry | None,
         schedule: Schedule | None,
         clock: Clock,
     ) -> Prefill:
-        """Run a prompt whose visual rows are there already; as ``prefill`` from the projector on.
+        """Run a prompt whose visual rows are there already; as ``prefill`` after the projector.
 
         Args:
-            visual: [B, V, D] projected rows; with a schedule, as many as its first stage leaves.
-            before, after, method, schedule, clock: as for ``prefill``.
+            visual: [B, V, D] projected rows; with a schedule, as many as its stages on the encoder's rows leave.
+            text, method, schedule, clock: as for ``prefill``.
 
         Raises:
             BackendError: a graph failed.
         """
         run = _Run(self, method, schedule, clock)
         run.arrays["visual"] = self._real(visual)
-        return self._read(run, np.tile(np.arange(visual.shape[1]), (visual.shape[0], 1)), before, after)
+        run.scalar("seed", 0)
+        return self._read(run, np.tile(np.arange(visual.shape[1]), (visual.shape[0], 1)), text)
 
-    def _read(self, run: _Run, origin: NDArray[np.int64], before: Sequence[int], after: Sequence[int]) -> Prefill:
-        """The decoder's part of a prompt; ``origin`` [B, V] are the patches that the projected rows came from."""
+    def _read(self, run: _Run, origin: NDArray[np.int64], text: Text) -> Prefill:
+        """The part of a prompt after the projector; ``origin`` [B, V] are the patches that its rows came from."""
         rows = origin.shape[0]
-        run.arrays["before"] = self._embed([before] * rows)
-        run.arrays["after"] = self._embed([after] * rows)
+        for name, ids in (("before", text.before), ("after", text.after), ("question", text.question)):
+            run.arrays[name] = self._embed([ids] * rows)
+        if text.clip_ids:
+            run.arrays["text_ids"] = self.backend.array(np.array([text.clip_ids], dtype=np.int64))
+        run.prepare()
+        origin = run.cut("projected", origin)
         run.graph(self.manifest.by_role("assemble")[0])
-        text = len(before) + len(after)
-        prompt = text + origin.shape[1]
+        words = len(text.before) + len(text.after)
+        prompt = words + origin.shape[1]
         run.arrays["position_ids"] = self.backend.array(np.tile(np.arange(prompt), (rows, 1)))
-        run.scalar("span_start", len(before))
+        run.scalar("span_start", len(text.before))
         caches = []
         for segment in self.manifest.by_role("segment"):
             assert segment.layers is not None  # the manifest checked it
             origin = run.cut(segment.layers[0], origin)
             cache = self._empty_cache(segment, rows)
             run.arrays.update(cache.arrays)
-            cache.grow(run.graph(segment), text + origin.shape[1])
+            cache.grow(run.graph(segment), words + origin.shape[1])
             caches.append(cache)
         repack = run.method is None or run.method.positions == "repack"
         logits = self.backend.numpy(run.arrays["logits"])[:, 0]
@@ -219,7 +264,7 @@ class _Run:
         self.chain, self.clock, self.method = chain, clock, method
         self.arrays: dict[str, Array] = {}
         self.stages: list[StageResult] = []
-        self._graphs = {cut.at: cut.graph for cut in method.cuts} if method else {}
+        self._cuts: dict[Place | int, Cut] = {cut.at: cut for cut in method.cuts} if method else {}
         self._counts = {stage.cut: stage for stage in schedule.stages} if schedule else {}
 
     def scalar(self, name: str, value: int) -> None:
@@ -228,31 +273,57 @@ class _Run:
 
     def graph(self, graph: Graph) -> dict[str, Array]:
         """Run a graph; an output ``<x>_out`` replaces ``<x>``."""
-        outputs = self.chain.run_graph(graph, self.arrays, self.clock, _STAGE[graph.role])
+        # A method's text tower is a model of its own: its time is no part of what choosing rows takes.
+        reads_text = graph.role == "prepare" and any(tensor.name == "text_ids" for tensor in graph.inputs)
+        stage = "text" if reads_text else _STAGE[graph.role]
+        outputs = self.chain.run_graph(graph, self.arrays, self.clock, stage)
         self.arrays.update({name.removesuffix("_out"): value for name, value in outputs.items()})
         return outputs
 
-    def cut(self, at: str | int, visual: NDArray[np.int64]) -> NDArray[np.int64]:
+    def prunes(self, at: Place | int) -> bool:
+        """Whether the method has a cut there."""
+        return at in self._cuts
+
+    def prepare(self) -> None:
+        """Run what the method wants to know of the projected rows and the text."""
+        for name in self.method.prepare if self.method else ():
+            self.graph(self.chain.manifest.graph(name))
+
+    def cut(self, at: Place | int, visual: NDArray[np.int64]) -> NDArray[np.int64]:
         """Prune at a cut, if the method has one there.
 
         Args:
-            at: "vision" or a decoder layer.
+            at: where, as in the manifest.
             visual: [B, V] original patch index of every visual row.
 
         Returns:
             The same for the rows that are left.
         """
-        if at not in self._graphs:
+        if at not in self._cuts:
             return visual
-        stage = self._counts[at]
+        stage, cut = self._counts[at], self._cuts[at]
         self.scalar("span_length", visual.shape[1])
         self.scalar("keep", stage.keep)
         self.scalar("merge", stage.merge)
-        self.graph(self.chain.manifest.graph(self._graphs[at]))
+        if cut.kernel is not None:
+            self._choose(cut, stage.keep)
+        self.graph(self.chain.manifest.graph(cut.graph))
         kept = self.chain.backend.numpy(self.arrays["kept"])
-        origin = kept if at == "vision" else np.take_along_axis(visual, kept, axis=1)
+        # Only the encoder's rows have the class row among them, and they are numbered as patches already.
+        origin = kept if at in ("encoder", "vision") else np.take_along_axis(visual, kept, axis=1)
         self.stages.append(StageResult(at, visual.shape[1], stage.keep, stage.merge, origin))
         return origin
+
+    def _choose(self, cut: Cut, count: int) -> None:
+        """Run a cut's kernel and choose rows by it on the host."""
+        assert cut.kernel is not None  # the caller looked
+        assert cut.sampler is not None  # the manifest checked it
+        outputs = self.graph(self.chain.manifest.graph(cut.kernel))
+        read = {name: self.chain.backend.numpy(value) for name, value in outputs.items()}
+        start = perf_counter()
+        chosen = SAMPLERS[cut.sampler](read, count)
+        self.clock.add("prune", f"{cut.kernel} ({cut.sampler} on the host)", perf_counter() - start)
+        self.arrays["chosen"] = self.chain.backend.array(chosen)
 
 
 def _open_embedding(bundle: Bundle) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,10 +43,14 @@ class EncodedPrompt:
     Attributes:
         before: ids up to the picture, with the model's beginning token where it has one.
         after: ids behind the picture, up to where the answer starts.
+        question: ids of the question alone, for methods that prune by it.
+        clip_ids: the question's ids for CLIP's text tower; empty where the bundle has none.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
+    question: tuple[int, ...]
+    clip_ids: tuple[int, ...] = ()
 
     @property
     def text_tokens(self) -> int:
@@ -60,15 +64,21 @@ class Prompt:
     Args:
         facts: what the bundle says about the prompt.
         tokenizer_path: the bundle's ``tokenizer.json``.
+        clip_ids: from a question to its ids for CLIP's text tower, where the bundle has one.
 
     Raises:
         BundleError: the tokenizer is missing or unreadable, does not know the placeholder by its id, or the
             template is malformed or does not write exactly one placeholder.
     """
 
-    def __init__(self, facts: PromptFacts, tokenizer_path: Path) -> None:
-        self.facts = facts
-        self.tokenizer = _read_tokenizer(tokenizer_path)
+    def __init__(
+        self,
+        facts: PromptFacts,
+        tokenizer_path: Path,
+        clip_ids: Callable[[str], tuple[int, ...]] | None = None,
+    ) -> None:
+        self.facts, self._clip_ids = facts, clip_ids
+        self.tokenizer = read_tokenizer(tokenizer_path)
         known = self.tokenizer.token_to_id(facts.image_token)
         if known != facts.image_token_id:
             raise BundleError(
@@ -110,7 +120,9 @@ class Prompt:
                 f"the question holds a text the tokenizer reads as {self.facts.image_token!r}, "
                 "the image placeholder: leave it out"
             )
-        return EncodedPrompt(tuple(ids[: places[0]]), tuple(ids[places[0] + 1 :]))
+        alone = self.tokenizer.encode(question, add_special_tokens=False).ids
+        clip_ids = () if self._clip_ids is None else self._clip_ids(question)
+        return EncodedPrompt(tuple(ids[: places[0]]), tuple(ids[places[0] + 1 :]), tuple(alone), clip_ids)
 
     def check_length(self, text_tokens: int, visual_tokens: int, new_tokens: int) -> None:
         """Refuse a prompt and answer that do not fit the model's context.
@@ -189,7 +201,12 @@ class TextStream:
         return piece
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Open a bundle's tokenizer, without what it may say about cutting and padding.
+
+    Raises:
+        BundleError: it is missing or malformed.
+    """
     if not path.is_file():
         raise BundleError(f"{path} is missing: export the bundle again")
     try:

@@ -6,10 +6,10 @@ Backends that use the host's memory do not tell and are not asked.
 
 from __future__ import annotations
 
-from edgeprune.budget.schedule import Schedule, make_schedule, reach
+from edgeprune.budget.schedule import Schedule, make_schedule, reach, site_of
 from edgeprune.bundle.build import Build
 from edgeprune.bundle.manifest import Manifest, MethodEntry
-from edgeprune.errors import BackendError, BudgetError
+from edgeprune.errors import BackendError, UsageError
 
 _BYTES = {"fp32": 4, "fp16": 2}
 
@@ -25,7 +25,8 @@ def cache_bytes(manifest: Manifest, schedule: Schedule | None, others: int) -> i
     row = row_bytes(manifest)
     if schedule is None:
         return 2 * manifest.decoder.layers * (manifest.vision.tokens + others) * row
-    return 2 * sum(stage.layers * (stage.keep + others) for stage in schedule.stages) * row
+    layers = manifest.decoder.layers
+    return 2 * round(layers * (schedule.average + others)) * row
 
 
 def row_bytes(manifest: Manifest) -> int:
@@ -91,15 +92,15 @@ def _what_fits(manifest: Manifest, method: MethodEntry | None, others: int, pict
 
 def _largest(manifest: Manifest, method: MethodEntry, others: int, free: int) -> int | None:
     """The largest average that fits, None if none does; the cache grows with it."""
-    layers, cuts, tokens = manifest.decoder.layers, method.decoder_cuts, manifest.vision.tokens
+    site = site_of(manifest, method)
     try:
-        low, high = reach(method.name, tokens, cuts, layers)
-    except BudgetError:  # a bundle of a newer edgeprune
+        low, high = reach(method.name, site)
+    except UsageError:  # a bundle of a newer edgeprune
         return None
     fitting = [
         keep
         for keep in range(low, high + 1)
-        if cache_bytes(manifest, make_schedule(method.name, keep, tokens, cuts, layers), others) <= free
+        if cache_bytes(manifest, make_schedule(method.name, keep, site), others) <= free
     ]
     return max(fitting, default=None)
 

@@ -7,19 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from edgeprune import catalog
 from edgeprune.budget.keep import parse_keep
-from edgeprune.budget.schedule import Schedule, make_schedule
+from edgeprune.budget.schedule import Schedule, make_schedule, site_of
 from edgeprune.bundle.manifest import Manifest, MethodEntry
 from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.errors import UsageError
 from edgeprune.runtime.answer import Answer, StageReport
 from edgeprune.runtime.backend import Backend
 from edgeprune.runtime.backends import BackendChoice, open_backend
-from edgeprune.runtime.chain import Chain, Clock, Prefill, StageResult
+from edgeprune.runtime.chain import Chain, Clock, Prefill, StageResult, Text
+from edgeprune.runtime.clip_ids import open_clip_ids
 from edgeprune.runtime.generation import Generation
 from edgeprune.runtime.preprocess import batch, load_image
 from edgeprune.runtime.prompt import EncodedPrompt, Prompt, TextStream
@@ -27,6 +31,8 @@ from edgeprune.runtime.room import check_request
 from edgeprune.runtime.sampling import Sampler, Sampling
 
 ImageSource = str | Path | Image.Image
+SEEDS = 2**31
+"""Seeds there are."""
 
 
 class VLM:
@@ -39,7 +45,7 @@ class VLM:
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle, self.backend = bundle, backend
-        self.prompt = Prompt(bundle.manifest.prompt, bundle.path(bundle.manifest.tokenizer))
+        self.prompt = Prompt(bundle.manifest.prompt, bundle.path(bundle.manifest.tokenizer), open_clip_ids(bundle))
         self.chain = Chain(bundle, backend)
 
     @property
@@ -68,23 +74,26 @@ class VLM:
         method: str | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling | None = None,
+        seed: int = 0,
     ) -> Answer:
         """Ask about one picture.
 
         Args:
             question: what to ask.
             images: one picture, as a path or opened.
-            keep: average visual tokens over the decoder layers (64), a percentage ("11.1%"), or "all".
+            keep: average visual tokens over the decoder layers (64), a percentage ("11.1%"), the paper's own label
+                ("paper:128"), or "all".
             method: pruning method; None takes the bundle's only one.
             max_new_tokens: the most tokens of the answer.
             sampling: None is greedy.
+            seed: of the method `random`, which keeps another set of patches for every seed.
 
         Raises:
             UsageError: an argument is malformed or out of range.
             ImageError: a picture cannot be used.
             BackendError: a graph failed.
         """
-        stream = self.stream(question, images, keep, method, max_new_tokens, sampling)
+        stream = self.stream(question, images, keep, method, max_new_tokens, sampling, seed)
         for _ in stream:
             pass
         return stream.answer
@@ -97,13 +106,14 @@ class VLM:
         method: str | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling | None = None,
+        seed: int = 0,
     ) -> Stream:
         """Ask about one picture and get the answer piece by piece; arguments as for ``generate``."""
         if isinstance(images, str):
             images = [images]
         if len(images) != 1:
             raise UsageError(f"got {len(images)} images, expected 1; generate_batch asks one question of several")
-        return Stream(self._request(question, images, keep, method, max_new_tokens, sampling))
+        return Stream(self._request(question, images, keep, method, max_new_tokens, sampling, seed))
 
     def generate_batch(
         self,
@@ -113,14 +123,24 @@ class VLM:
         method: str | None = None,
         max_new_tokens: int = 128,
         sampling: Sampling | None = None,
+        seed: int = 0,
     ) -> list[Answer]:
         """Ask the same question about several pictures at once; one answer per picture, in their order."""
         if not images or isinstance(images, str):
             raise UsageError(f"got images={images!r}, expected a list of at least 1")
-        request = self._request(question, images, keep, method, max_new_tokens, sampling)
+        request = self._request(question, images, keep, method, max_new_tokens, sampling, seed)
         for _ in request.generation:
             pass
         return [request.answer(row) for row in range(len(images))]
+
+    def encode(self, image: ImageSource) -> dict[str, NDArray[Any]]:
+        """What the encoder makes of one picture: ``features`` [1, N, Dv] and the probes of the bundle's methods.
+
+        Raises:
+            ImageError: the picture cannot be used.
+            BackendError: the graph failed.
+        """
+        return self.chain.encode(batch([load_image(image)], self.manifest.image))
 
     def plan(self, keep: int | str, method: str | None = None) -> tuple[MethodEntry | None, Schedule | None]:
         """What a budget means for this bundle: the method and its schedule, or two None for "all".
@@ -130,7 +150,11 @@ class VLM:
         """
         known = ", ".join(entry.name for entry in self.manifest.methods)
         if method is not None and self.manifest.method(method) is None:
-            raise UsageError(f"the bundle has no method {method!r}; it has {known}")
+            card = catalog.card(method)  # raises for a method that nobody knows
+            raise UsageError(
+                f"the bundle has no method {method!r}; it has {known}; "
+                f"edgeprune export {self.bundle.root} --add-method {card.name} adds it"
+            )
         average = parse_keep(keep, self.manifest.vision.tokens)
         if average is None:
             return None, None
@@ -138,9 +162,7 @@ class VLM:
             raise UsageError(f"--method is needed with --keep {keep}: the bundle has {known}")
         entry = self.manifest.methods[0] if method is None else self.manifest.method(method)
         assert entry is not None  # checked above
-        layers = self.manifest.decoder.layers
-        schedule = make_schedule(entry.name, average, self.manifest.vision.tokens, entry.decoder_cuts, layers)
-        return entry, schedule
+        return entry, make_schedule(entry.name, average, site_of(self.manifest, entry))
 
     def _request(
         self,
@@ -150,18 +172,21 @@ class VLM:
         method: str | None,
         max_new_tokens: int,
         sampling: Sampling | None,
+        seed: int,
     ) -> _Request:
         if max_new_tokens < 1:
             raise UsageError(f"--max-new-tokens is {max_new_tokens}, expected 1 or more")
         entry, schedule = self.plan(keep, method)
         encoded = self.prompt.encode(question)
-        rows = schedule.stages[0].keep if schedule else self.manifest.vision.tokens
+        if not 0 <= seed < SEEDS:
+            raise UsageError(f"seed is {seed}, expected 0..{SEEDS - 1}")
+        rows = schedule.first if schedule else self.manifest.vision.tokens
         self.prompt.check_length(encoded.text_tokens, rows, 1)
         if entry is not None:
             self.chain.open_method(entry)
         longest = min(encoded.text_tokens + max_new_tokens, self.manifest.decoder.context)
         check_request(self.manifest, entry, schedule, longest, len(images), self.backend.free_bytes)
-        return _Request(self, encoded, images, entry, schedule, max_new_tokens, sampling or Sampling())
+        return _Request(self, encoded, images, entry, schedule, max_new_tokens, sampling or Sampling(), seed)
 
 
 class Stream:
@@ -204,6 +229,7 @@ class _Request:
         schedule: Schedule | None,
         max_new_tokens: int,
         sampling: Sampling,
+        seed: int,
     ) -> None:
         self.vlm, self._encoded, self._method, self._schedule = vlm, encoded, method, schedule
         self._clock = Clock()
@@ -211,9 +237,8 @@ class _Request:
         start = perf_counter()
         pixel_values = batch([load_image(image) for image in images], facts.image)
         self._clock.seconds["preprocess"] = perf_counter() - start
-        self._prefill: Prefill = vlm.chain.prefill(
-            pixel_values, encoded.before, encoded.after, method, schedule, self._clock
-        )
+        text = Text(encoded.before, encoded.after, encoded.question, encoded.clip_ids)
+        self._prefill: Prefill = vlm.chain.prefill(pixel_values, text, method, schedule, self._clock, seed)
         self._ttft = perf_counter() - start
         self.generation = Generation(
             vlm.chain,
@@ -238,6 +263,7 @@ class _Request:
             finish_reason=reason,
             method=self._method.name if self._method else None,
             keep=schedule.asked if schedule else "all",
+            paper_label=schedule.label if schedule else None,
             visual_tokens_average=average,
             stages=tuple(_report(stage, row) for stage in self._prefill.stages),
             prompt_tokens=self._encoded.text_tokens + facts.vision.tokens,

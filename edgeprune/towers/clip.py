@@ -18,10 +18,11 @@ from edgeprune.layers.linear import Linear
 from edgeprune.layers.norm import LayerNorm
 
 PROBES = ("cls_feature", "cls_attention", "key")
+"""Kinds of probes; ``ClipTower.forward`` says what they are."""
 
 
-class ClipSettings(Protocol):
-    """What the tower needs to know of a checkpoint's vision configuration."""
+class LayerSettings(Protocol):
+    """What a layer needs to know of a checkpoint's configuration; CLIP's text layers are the same."""
 
     @property
     def hidden(self) -> int: ...
@@ -30,13 +31,18 @@ class ClipSettings(Protocol):
     @property
     def intermediate(self) -> int: ...
     @property
-    def image_size(self) -> int: ...
-    @property
-    def patch_size(self) -> int: ...
-    @property
     def activation(self) -> str: ...
     @property
     def norm_eps(self) -> float: ...
+
+
+class ClipSettings(LayerSettings, Protocol):
+    """What the tower needs to know of a checkpoint's vision configuration."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def patch_size(self) -> int: ...
 
 
 class Positions(nn.Module):
@@ -71,9 +77,9 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Full attention among all rows of an image."""
+    """Full attention among all rows, or as a mask says."""
 
-    def __init__(self, config: ClipSettings, fused: bool) -> None:
+    def __init__(self, config: LayerSettings, fused: bool) -> None:
         super().__init__()
         self.heads, self.fused = config.heads, fused
         self.q_proj = Linear(config.hidden, config.hidden, bias=True)
@@ -81,10 +87,12 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden, config.hidden, bias=True)
         self.out_proj = Linear(config.hidden, config.hidden, bias=True)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the output [B, N + 1, Dv] and queries and keys [B, H, N + 1, d] (biases in, unscaled)."""
         q, k, v = (self.split(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(attend(q, k, v, None, self.fused)), q, k
+        return self.out_proj(attend(q, k, v, mask, self.fused)), q, k
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, N + 1, Dv] to [B, H, N + 1, d]."""
@@ -94,7 +102,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear maps around the activation."""
 
-    def __init__(self, config: ClipSettings) -> None:
+    def __init__(self, config: LayerSettings) -> None:
         super().__init__()
         self.activation = config.activation
         self.fc1 = Linear(config.hidden, config.intermediate, bias=True)
@@ -109,31 +117,35 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """Pre-norm attention and feed-forward, each with a residual."""
 
-    def __init__(self, config: ClipSettings, fused: bool) -> None:
+    def __init__(self, config: LayerSettings, fused: bool) -> None:
         super().__init__()
         self.layer_norm1 = LayerNorm(config.hidden, config.norm_eps)
         self.self_attn = Attention(config, fused)
         self.layer_norm2 = LayerNorm(config.hidden, config.norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the layer's output and the queries and keys it used."""
-        attended, q, k = self.self_attn(self.layer_norm1(x))
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the layer's output and the queries and keys it used; ``mask`` as of ``attend``."""
+        attended, q, k = self.self_attn(self.layer_norm1(x), mask)
         x = x + attended
         return x + self.mlp(self.layer_norm2(x)), q, k
 
 
 class ClipTower(nn.Module):
-    """Layers 0..``feature_layer`` and the probes asked for, which are read in that last layer.
+    """Layers 0..``feature_layer`` and the probes asked for.
 
     Args:
         config: the tower's sizes.
         feature_layer: 0-based index of the layer whose output is selected (22 of 24 in LLaVA-1.5).
-        probes: names out of ``PROBES``, in the order of the outputs.
+        probes: (kind out of ``PROBES``, layer up to ``feature_layer``), in the order of the outputs.
         fused: dialect.
     """
 
-    def __init__(self, config: ClipSettings, feature_layer: int, probes: tuple[str, ...], fused: bool) -> None:
+    def __init__(
+        self, config: ClipSettings, feature_layer: int, probes: tuple[tuple[str, int], ...], fused: bool
+    ) -> None:
         super().__init__()
         self.probes = probes
         self.embeddings = Embeddings(config)
@@ -144,22 +156,24 @@ class ClipTower(nn.Module):
         """Encode [B, 3, h, w].
 
         Returns:
-            features [B, N, Dv], the patches, which is what LLaVA reads; then per probe: ``cls_feature`` [B, 1, Dv];
-            ``cls_attention`` [B, N] fp32, the class row's softmax over all N + 1 keys summed over heads;
-            ``key`` [B, N + 1, d] fp32, the keys' mean over heads.
+            features [B, N, Dv], the patches, which is what LLaVA reads; then per probe, in its layer: ``cls_feature``
+            [B, 1, Dv], the class row of the layer's output; ``cls_attention`` [B, N] fp32, the class row's softmax
+            over all N + 1 keys summed over heads; ``key`` [B, N + 1, d] fp32, the keys' mean over heads.
         """
         x = self.pre_layrnorm(self.embeddings(pixel_values))
-        q = k = x
-        for layer in self.encoder["layers"].children():
+        found: dict[tuple[str, int], torch.Tensor] = {}
+        for index, layer in enumerate(self.encoder["layers"].children()):
             x, q, k = layer(x)
-        return x[:, 1:], *(self.probe(name, x, q, k) for name in self.probes)
+            found |= {(kind, at): read_probe(kind, x, q, k) for kind, at in self.probes if at == index}
+        return x[:, 1:], *(found[probe] for probe in self.probes)
 
-    def probe(self, name: str, x: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """One output of the scoring head, from the selected layer's output, queries and keys."""
-        if name == "cls_feature":
-            return x[:, :1]
-        if name == "key":
-            return k.float().mean(dim=1)
-        query = q[:, :, :1].float() * (q.shape[-1] ** -0.5)
-        row = torch.softmax(torch.matmul(query, k.float().transpose(2, 3)), dim=-1)
-        return row.sum(dim=1)[:, 0, 1:]
+
+def read_probe(kind: str, x: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """One output of the scoring head, from a layer's output, queries and keys."""
+    if kind == "cls_feature":
+        return x[:, :1]
+    if kind == "key":
+        return k.float().mean(dim=1)
+    query = q[:, :, :1].float() * (q.shape[-1] ** -0.5)
+    row = torch.softmax(torch.matmul(query, k.float().transpose(2, 3)), dim=-1)
+    return row.sum(dim=1)[:, 0, 1:]

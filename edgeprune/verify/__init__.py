@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeprune.bundle.store import Bundle
-from edgeprune.errors import CheckpointError
+from edgeprune.checkpoint.source import Source
+from edgeprune.errors import CheckpointError, UsageError
 from edgeprune.runtime.backend import Backend
 from edgeprune.verify.report import Report
 
@@ -22,6 +23,8 @@ def verify_bundle(
     backend: Backend,
     keeps: Sequence[int | str] | None = None,
     progress: Callable[[str], None] | None = None,
+    clip: Source | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Report:
     """Compare a bundle with the checkpoint it was made from, and save the report in it as ``verify.json``.
 
@@ -36,9 +39,12 @@ def verify_bundle(
         keeps: budgets, as ``--keep`` takes them; None takes a third, a ninth and an eighteenth of all visual tokens.
             The unpruned chain is checked in any case.
         progress: told the name of every check before it runs.
+        clip: the CLIP checkpoint beside it, for a bundle that has facts of CLIP's text.
+        methods: pruning methods to check; None is all of the bundle's.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or is of another size than the bundle's.
+        UsageError: the bundle needs ``clip``, or has no such method.
         BudgetError: a budget is out of a method's reach.
         OutputError: the report cannot be written.
     """
@@ -50,8 +56,10 @@ def verify_bundle(
 
     tell = progress or (lambda name: None)
     manifest = bundle.manifest
-    sample, plans = make_sample(bundle), budgets(manifest, keeps)
-    reference = Reference(checkpoint)
+    if manifest.text is not None and clip is None:
+        raise UsageError(f"{bundle.root} holds CLIP's text tower; give the checkpoint it is from, {manifest.text.id}")
+    sample, plans = make_sample(bundle), budgets(manifest, keeps, methods)
+    reference = Reference(checkpoint, clip if manifest.text is not None else None)
     if (reference.family.decoder_facts, reference.family.vision_facts) != (manifest.decoder, manifest.vision):
         raise CheckpointError(
             f"{checkpoint} has other sizes than {bundle.root}; expected {manifest.model.id}, which that was made from"

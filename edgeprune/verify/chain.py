@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.bundle.manifest import Manifest
+from edgeprune.bundle.manifest import Manifest, Place, spell_place
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BackendError
 from edgeprune.runtime.backend import Backend
 from edgeprune.runtime.chain import Chain, Clock, Prefill
+from edgeprune.runtime.samplers import SAMPLERS
 from edgeprune.verify.examination import Examination
-from edgeprune.verify.reference import LayerCache, Reference
+from edgeprune.verify.reference import LayerCache, Reference, Values, call
 from edgeprune.verify.report import Check
-from edgeprune.verify.sample import Budget, Sample
+from edgeprune.verify.sample import SEED, Budget, Sample, certainty
 
 STEPS = 16
 """Tokens generated, decode steps one less."""
@@ -95,8 +96,9 @@ def _examine(chain: Chain, sample: Sample, trace: Trace, examination: Examinatio
     method = trace.budget.method
     if method is not None:
         chain.open_method(method)
-    prefill = chain.prefill(sample.pixel_values, sample.before, sample.after, method, trace.budget.schedule, Clock())
-    if _examine_kept(prefill, trace, examination):
+    prefill = chain.prefill(sample.pixel_values, sample.text, method, trace.budget.schedule, Clock(), SEED)
+    sure = 1.0 if method is None else certainty(chain.manifest, method, trace.budget.schedule)
+    if _examine_kept(prefill, trace, sure, examination):
         logits = [prefill.logits]
         for name, value in _cache(chain, prefill).items():
             examination.tensor(name, trace.cache[name], value)
@@ -105,12 +107,13 @@ def _examine(chain: Chain, sample: Sample, trace: Trace, examination: Examinatio
         examination.tokens(trace.tokens, np.stack([x.argmax(axis=1) for x in logits]))
 
 
-def _examine_kept(prefill: Prefill, trace: Trace, examination: Examination) -> bool:
+def _examine_kept(prefill: Prefill, trace: Trace, sure: float, examination: Examination) -> bool:
     """Compare the choices of every stage; whether all are the same, so that the numbers after them can be compared."""
     for stage, expected in zip(prefill.stages, trace.kept, strict=True):
-        if not examination.kept(f"kept before {stage.cut}", expected, stage.kept, stage.merged):
+        if not examination.kept(f"kept {spell_place(stage.cut)}", expected, stage.kept, stage.merged, sure):
             examination.note(
-                f"nothing compared from cut {stage.cut} on: it keeps other rows, which is no error within the limit"
+                f"nothing compared after the cut {spell_place(stage.cut)}: it keeps other rows, "
+                "which is no error within the limit"
             )
             return False
     return True
@@ -134,7 +137,7 @@ class _Whole:
         """Run the prompt: [B, vocab]."""
         eager = self._reference.eager
         visual = eager.project(eager.vision(pixel_values))
-        logits, self._cache = eager.prefill(self._reference.embed(sample.before, visual, sample.after))
+        logits, self._cache = eager.prefill(self._reference.embed(sample.text.before, visual, sample.text.after))
         return logits
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -158,30 +161,40 @@ class _Staged:
     def __init__(self, reference: Reference, manifest: Manifest, budget: Budget) -> None:
         assert budget.method is not None and budget.schedule is not None  # the other class is for those
         self.kept: list[NDArray[np.int64]] = []
-        self._reference, self._method, self._facts = reference, budget.method, manifest.decoder
+        self._reference, self._manifest, self._method = reference, manifest, budget.method
         self._stages = {stage.cut: stage for stage in budget.schedule.stages}
+        self._cuts = {cut.at: cut for cut in budget.method.cuts}
         self._segments = [graph.layers for graph in manifest.by_role("segment") if graph.layers is not None]
-        graph = next(manifest.graph(cut.graph) for cut in budget.method.cuts if cut.at == "vision")
-        self._probes = [tensor.name for tensor in graph.inputs if tensor.shape]  # all but the scalars
+        self._values: Values = {"seed": torch.tensor(SEED)}
         self._cache = LayerCache()
         self._prompt = self._generated = 0
 
     def prefill(self, pixel_values: torch.Tensor, sample: Sample) -> torch.Tensor:
         """Run the prompt: [B, vocab]."""
-        encoded = self._reference.vision(pixel_values)
-        rows, kept = self._module("vision")(*(encoded[name] for name in self._probes), *self._counts("vision"))
-        self.kept.append(kept.numpy())
-        hidden = self._reference.embed(sample.before, self._reference.eager.project(rows), sample.after)
-        self._prompt = hidden.shape[1]
-        positions = torch.arange(self._prompt).expand(hidden.shape[0], -1)
+        values, reference = self._values, self._reference
+        values["pixel_values"] = pixel_values
+        probes = [tensor.name for tensor in self._manifest.by_role("vision")[0].outputs[1:]]
+        values |= reference.vision(pixel_values, probes)
+        visual = np.tile(np.arange(self._manifest.vision.tokens), (pixel_values.shape[0], 1))
+        visual = self._cut("vision", self._cut("encoder", visual))
+        values["visual"] = reference.eager.project(values["features"])
+        values |= {
+            "after": torch.from_numpy(sample.embedded_after),
+            "question": torch.from_numpy(sample.embedded_question),
+            "text_ids": torch.tensor([sample.text.clip_ids]),
+        }
+        for name in self._method.prepare:
+            values |= call(reference.module(self._method.name, "prepare"), self._manifest.graph(name), values)
+        visual = self._cut("projected", visual)
+        values["hidden"] = reference.embed(sample.text.before, values["visual"], sample.text.after)
+        values["span_start"] = torch.tensor(len(sample.text.before))
+        self._prompt = values["hidden"].shape[1]
+        values["position_ids"] = torch.arange(self._prompt).expand(values["hidden"].shape[0], -1)
         for first, last in self._segments:
-            if first in self._stages:
-                visual = self.kept[-1]
-                span = torch.tensor(len(sample.before)), torch.tensor(visual.shape[1])
-                hidden, positions, kept = self._module(first)(hidden, positions, *span, *self._counts(first))
-                self.kept.append(np.take_along_axis(visual, kept.numpy(), axis=1))
-            hidden = self._reference.layers(first, last, hidden, positions, self._cache)
-        return self._reference.logits(hidden)[:, 0]
+            visual = self._cut(first, visual)
+            values["hidden"] = reference.layers(first, last, values["hidden"], values["position_ids"], self._cache)
+            values |= {f"query_{last - 1}": reference.query, **self._cache.named(first, last, "present")}
+        return reference.logits(values["hidden"])[:, 0]
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run one token per row: [B, vocab]."""
@@ -196,11 +209,22 @@ class _Staged:
 
     def named(self) -> dict[str, torch.Tensor]:
         """The cache by the names of the segments' inputs."""
-        return self._cache.named(0, self._facts.layers, "past")
+        return self._cache.named(0, self._manifest.decoder.layers, "past")
 
-    def _module(self, at: str | int) -> torch.nn.Module:
-        return self._reference.stage(self._method.name, at)
-
-    def _counts(self, at: str | int) -> tuple[torch.Tensor, torch.Tensor]:
-        stage = self._stages[at]
-        return torch.tensor(stage.keep), torch.tensor(stage.merge)
+    def _cut(self, at: Place | int, visual: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Prune at a cut, if there is one; ``visual`` [B, V] are the patches of the visual rows."""
+        if at not in self._cuts:
+            return visual
+        values, stage, cut, name = self._values, self._stages[at], self._cuts[at], self._method.name
+        counts = {"span_length": visual.shape[1], "keep": stage.keep, "merge": stage.merge}
+        values |= {key: torch.tensor(value) for key, value in counts.items()}
+        if cut.kernel is not None and cut.sampler is not None:
+            outputs = call(self._reference.module(name, "kernel"), self._manifest.graph(cut.kernel), values)
+            read = {key: value.numpy() for key, value in outputs.items()}
+            values["chosen"] = torch.from_numpy(SAMPLERS[cut.sampler](read, stage.keep))
+        outputs = call(self._reference.module(name, at), self._manifest.graph(cut.graph), values)
+        values |= {key.removesuffix("_out"): value for key, value in outputs.items()}
+        kept: NDArray[np.int64] = values["kept"].numpy()
+        origin = kept if at in ("encoder", "vision") else np.take_along_axis(visual, kept, axis=1)
+        self.kept.append(origin)
+        return origin

@@ -42,8 +42,16 @@ class Examination:
             place = tuple(int(axis[0]) for axis in np.nonzero(expected != found))
             self.fail(f"{name}{list(place)} is {found[place]}, expected {expected[place]}")
 
-    def kept(self, name: str, expected: NDArray[np.int64], found: NDArray[np.int64], merged: int) -> bool:
+    def kept(
+        self, name: str, expected: NDArray[np.int64], found: NDArray[np.int64], merged: int, sure: float = 1.0
+    ) -> bool:
         """Compare which rows were kept, [B, K], the last ``merged`` of them references of merged rows.
+
+        Args:
+            name: of the check.
+            expected, found: the rows.
+            merged: how many of them are references.
+            sure: the part of the selection that the last bit of a sum does not decide.
 
         Returns:
             Whether they are identical. They may differ, within the limit, in what was selected; references follow
@@ -60,7 +68,8 @@ class Examination:
         self._kept.append(overlap)
         identical = bool(np.array_equal(expected, found))
         # One row more or less in a short selection says nothing, unless none may differ.
-        spare = 0 if self.limits.kept == 1.0 else max(1, int(selected * (1 - self.limits.kept)))
+        least = self.limits.kept * sure
+        spare = 0 if least == 1.0 else max(1, int(selected * (1 - least)))
         if selected - min(shared) > spare:
             self.fail(
                 f"{name}: {min(shared)} of {selected} selected rows are the reference's, expected {selected - spare}"

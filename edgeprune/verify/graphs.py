@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.bundle.manifest import Graph
+from edgeprune.budget.schedule import Stage
+from edgeprune.bundle.manifest import Cut, Graph, MethodEntry
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BackendError
 from edgeprune.runtime.backend import NUMPY, Backend, Session
+from edgeprune.runtime.samplers import SAMPLERS
 from edgeprune.verify.examination import Examination
-from edgeprune.verify.reference import LayerCache, Reference
+from edgeprune.verify.reference import LayerCache, Reference, Values, call
 from edgeprune.verify.report import Check
-from edgeprune.verify.sample import QUESTION, Budget, Sample, picture
+from edgeprune.verify.sample import QUESTION, SEED, Budget, Sample, certainty, picture
 
-Values = dict[str, torch.Tensor]
 _ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "int64": torch.int64}
 
 
@@ -33,7 +34,7 @@ def check_graphs(
     budgets: Sequence[Budget],
     progress: Callable[[str], None],
 ) -> Iterator[Check]:
-    """Check every graph, in order of execution.
+    """Check every graph, in order of execution; those of methods without a budget are left out.
 
     Args:
         bundle: opened.
@@ -44,21 +45,26 @@ def check_graphs(
         progress: told the name of every graph.
     """
     walk = _Walk(bundle, reference, backend, sample, budgets)
+    asked = {budget.method.name for budget in budgets if budget.method is not None}
+    others = {name for method in bundle.manifest.methods if method.name not in asked for name in method.graphs}
     for graph in bundle.manifest.graphs:
-        progress(graph.name)
-        yield walk.check(graph)
+        if graph.name not in others:
+            progress(graph.name)
+            yield walk.check(graph)
 
 
 def check_inputs(reference: Reference, sample: Sample, dtype: str) -> Check:
     """Check that picture and prompt are what Hugging Face's processor makes of them."""
     examination = Examination("inputs", "inputs", dtype)
     expected = reference.eager.preprocess([picture()], QUESTION)
+    if reference.clip_text is not None:
+        examination.exact("CLIP's token ids", reference.clip_text.ids(QUESTION), np.array(sample.text.clip_ids))
     placeholder = reference.eager.model.config.image_token_id
     ids = expected["input_ids"][0].numpy()
-    text = np.array([*sample.before, *sample.after])
+    text = np.array([*sample.text.before, *sample.text.after])
     examination.exact("token ids", ids[ids != placeholder], text)
     place = np.flatnonzero(ids == placeholder)[:1]
-    examination.exact("place of the picture", place, np.array([len(sample.before)]))
+    examination.exact("place of the picture", place, np.array([len(sample.text.before)]))
     examination.tensor("pixel_values", expected["pixel_values"].numpy(), sample.pixel_values)
     return examination.done()
 
@@ -79,7 +85,7 @@ class _Walk:
         self.values: Values = {"pixel_values": torch.from_numpy(sample.pixel_values)}
         self.cache = LayerCache()
         # A decode step follows each segment's prefill; any token does.
-        token = torch.tensor([sample.after[-1]])
+        token = torch.tensor([sample.text.after[-1]])
         self.step = reference.embed_tokens(token)
 
     def check(self, graph: Graph) -> Check:
@@ -90,6 +96,9 @@ class _Walk:
             "project": self.project,
             "assemble": self.assemble,
             "segment": self.segment,
+            "prepare": self.prepare,
+            "kernel": self.kernel,
+            "encoder": self.prune,
             "prune": self.prune,
         }
         roles[graph.role](graph, examination)
@@ -97,17 +106,20 @@ class _Walk:
 
     def vision(self, graph: Graph, examination: Examination) -> None:
         """Features and probes."""
-        self.compare(graph, self.values, self.reference.vision(self.values["pixel_values"]), examination)
+        probes = [tensor.name for tensor in graph.outputs[1:]]
+        self.compare(graph, self.values, self.reference.vision(self.values["pixel_values"], probes), examination)
 
     def project(self, graph: Graph, examination: Examination) -> None:
         """The projector, on all patches."""
         self.compare(graph, self.values, {"visual": self.reference.eager.project(self.values["features"])}, examination)
+        self.values["text_ids"] = torch.tensor([self.sample.text.clip_ids])
+        for name in ("before", "after", "question"):
+            self.values[name] = torch.from_numpy(getattr(self.sample, f"embedded_{name}"))
 
     def assemble(self, graph: Graph, examination: Examination) -> None:
         """The decoder's input, with text rows from the bundle's embedding table."""
-        self.values["before"] = torch.from_numpy(self.sample.embedded_before)
-        self.values["after"] = torch.from_numpy(self.sample.embedded_after)
-        hidden = self.reference.embed(self.sample.before, self.values["visual"], self.sample.after)
+        text = self.sample.text
+        hidden = self.reference.embed(text.before, self.values["visual"], text.after)
         self.compare(graph, self.values, {"hidden": hidden}, examination)
         rows, length = hidden.shape[:2]
         self.values["position_ids"] = torch.arange(length).expand(rows, -1)
@@ -128,6 +140,7 @@ class _Walk:
             expected = self.cache.named(*graph.layers, "present")
             ends = graph.layers[1] == self.bundle.manifest.decoder.layers
             expected[graph.outputs[0].name] = self.reference.logits(out) if ends else out
+            expected[f"query_{graph.layers[1] - 1}"] = self.reference.query
             feeds = {"hidden": hidden, "position_ids": positions, **past}
             found = self.run(session, graph, feeds, examination)
             self.examine(graph, expected, found, examination, suffix)
@@ -136,29 +149,68 @@ class _Walk:
                 self.step = out
             else:
                 self.values["hidden"] = out
+                self.values |= expected
+
+    def prepare(self, graph: Graph, examination: Examination) -> None:
+        """What a method reads of the projected rows and the text."""
+        method = next(entry for entry in self.bundle.manifest.methods if graph.name in entry.prepare)
+        module = self.reference.module(method.name, "prepare")
+        self.compare(graph, self.values, call(module, graph, self.rounded(graph, self.values)), examination)
+
+    def kernel(self, graph: Graph, examination: Examination) -> None:
+        """What a method chooses rows by on the host."""
+        method, _ = self.cut(graph)
+        module = self.reference.module(method.name, "kernel")
+        for budget in self.budgets_of(method)[-1:]:
+            assert budget.schedule is not None  # it has a method
+            self.values |= self.scalars(budget.schedule.stages[0])
+            self.compare(graph, self.values, call(module, graph, self.rounded(graph, self.values)), examination)
 
     def prune(self, graph: Graph, examination: Examination) -> None:
         """A cut, at every budget of its method."""
-        method, at = next(
-            (entry, cut.at) for entry in self.bundle.manifest.methods for cut in entry.cuts if cut.graph == graph.name
-        )
-        module = self.reference.stage(method.name, at)
+        method, cut = self.cut(graph)
+        module = self.reference.module(method.name, cut.at)
         session = self.load(graph, examination)
-        scalars = {"span_start": len(self.sample.before), "span_length": self.bundle.manifest.vision.tokens}
-        for budget in self.budgets:
-            if budget.method is None or budget.method.name != method.name or budget.schedule is None:
-                continue
-            stage = next(stage for stage in budget.schedule.stages if stage.cut == at)
-            scalars |= {"keep": stage.keep, "merge": stage.merge}
-            feeds = {**self.values, **{name: torch.tensor(value) for name, value in scalars.items()}}
+        for budget in self.budgets_of(method):
+            assert budget.schedule is not None  # it has a method
+            stage = next(stage for stage in budget.schedule.stages if stage.cut == cut.at)
+            values = {**self.values, **self.scalars(stage)}
+            if cut.sampler is not None:
+                read = {name: value.numpy() for name, value in self.values.items() if name in ("kernel", "start")}
+                values["chosen"] = torch.from_numpy(SAMPLERS[cut.sampler](read, stage.keep))
             # A cut must choose from the same numbers on both sides: what the graph's types leave of them.
-            feeds = {tensor.name: feeds[tensor.name].to(_ROUNDED[tensor.dtype]) for tensor in graph.inputs}
-            wide = (value.float() if value.is_floating_point() else value for value in feeds.values())
-            expected = dict(zip((tensor.name for tensor in graph.outputs), module(*wide), strict=True))
+            feeds = self.rounded(graph, values)
+            expected = call(module, graph, feeds)
             found = self.run(session, graph, feeds, examination)
             if found is not None:
-                start = 0 if at == "vision" else scalars["span_start"]
-                _examine_cut(expected, found, start, stage.keep, stage.merge, examination)
+                start = len(self.sample.text.before) if isinstance(cut.at, int) else 0
+                sure = certainty(self.bundle.manifest, method, budget.schedule)
+                _examine_cut(expected, found, start, stage, sure, examination)
+
+    def cut(self, graph: Graph) -> tuple[MethodEntry, Cut]:
+        """The method and the cut that a graph belongs to."""
+        entries = ((entry, cut) for entry in self.bundle.manifest.methods for cut in entry.cuts)
+        return next(pair for pair in entries if graph.name in (pair[1].graph, pair[1].kernel))
+
+    def budgets_of(self, method: MethodEntry) -> list[Budget]:
+        """The budgets of a method, each with its schedule."""
+        return [budget for budget in self.budgets if budget.method is not None and budget.method.name == method.name]
+
+    def scalars(self, stage: Stage) -> Values:
+        """The scalars of a cut that has all rows before it."""
+        counts = {
+            "span_start": len(self.sample.text.before),
+            "span_length": self.bundle.manifest.vision.tokens,
+            "keep": stage.keep,
+            "merge": stage.merge,
+            "seed": SEED,
+        }
+        return {name: torch.tensor(value) for name, value in counts.items()}
+
+    def rounded(self, graph: Graph, values: Values) -> Values:
+        """A graph's inputs as its types leave them, in fp32."""
+        feeds = {tensor.name: values[tensor.name].to(_ROUNDED[tensor.dtype]) for tensor in graph.inputs}
+        return {name: value.float() if value.is_floating_point() else value for name, value in feeds.items()}
 
     def compare(self, graph: Graph, feeds: Values, expected: Values, examination: Examination) -> None:
         """Run a graph once and compare all of its outputs; the expected ones are the next graphs' inputs."""
@@ -206,11 +258,11 @@ class _Walk:
 
 
 def _examine_cut(
-    expected: Values, found: dict[str, NDArray[Any]], start: int, keep: int, merge: int, examination: Examination
+    expected: Values, found: dict[str, NDArray[Any]], start: int, stage: Stage, sure: float, examination: Examination
 ) -> None:
     """Compare what was kept, and the rows: all of them, or where the choice differs those that both selected."""
-    ours, theirs = expected["kept"].numpy(), found["kept"]
-    identical = examination.kept(f"kept (keep={keep})", ours, theirs, merge)
+    ours, theirs, keep, merge = expected["kept"].numpy(), found["kept"], stage.keep, stage.merge
+    identical = examination.kept(f"kept (keep={keep})", ours, theirs, merge, sure)
     for name, value in expected.items():
         label, rows = f"{name} (keep={keep})", value.numpy()
         if name == "kept":
@@ -221,7 +273,8 @@ def _examine_cut(
             place = np.arange(rows.shape[1]) - start
             merged = (place >= keep - merge) & (place < keep)
             examination.tensor(label, rows[:, ~merged], found[name][:, ~merged])
-            examination.tensor(f"{label}, merged rows", rows[:, merged], found[name][:, merged], "merged")
+            if merge:
+                examination.tensor(f"{label}, merged rows", rows[:, merged], found[name][:, merged], "merged")
         elif pairs := _common(ours[:, : keep - merge], theirs[:, : keep - merge]):
             examination.note(f"{label}: other rows kept; compared the {len(pairs)} that both selected")
             row, left, right = np.array(pairs).T

@@ -36,6 +36,7 @@ def variant(
         tokens=(96, 70, 52, 38) if name == "keep=64" else (576,),
         average=64.0 if name == "keep=64" else 576.0,
         stages=stages,
+        pruning=Spread(7.0, 8.0) if chain and name != "keep=all" else None,
         ttft=Spread(prefill_ms + 60, prefill_ms + 70),
         itl=Spread(itl_ms, itl_ms * 1.2),
         prefill_overhead=Spread(0.5, 0.6) if chain else None,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune.bench.cost import (
     Cost,
+    GraphCost,
     decode_costs,
     decoder_ratio,
     prompt_costs,
@@ -21,11 +22,11 @@ from edgeprune.bench.cost import (
     total,
     tower,
 )
-from edgeprune.budget.schedule import make_schedule
+from edgeprune.budget.schedule import make_schedule, site_of
 from edgeprune.bundle.manifest import Graph, Manifest, Tensor, Vision
 from edgeprune.bundle.store import open_bundle
 from edgeprune.runtime.backend import Array, Session
-from edgeprune.runtime.chain import Clock
+from edgeprune.runtime.chain import Clock, Text
 from edgeprune.runtime.vlm import VLM
 
 BEFORE, AFTER, KEEP = 7, 53, 16
@@ -105,13 +106,24 @@ def test_counts_are_those_of_the_exported_graphs(bundle_gqa: Path, pruned: bool)
     if method is not None:
         vlm.chain.open_method(method)
     pixels = np.zeros((1, 3, *vlm.manifest.image.size), dtype=np.float32)
-    prefill = vlm.chain.prefill(pixels, [5] * BEFORE, [6] * AFTER, method, schedule, Clock())
+    text = Text((5,) * BEFORE, (6,) * AFTER)
+    prefill = vlm.chain.prefill(pixels, text, method, schedule, Clock())
     lengths = segment_rows(vlm.manifest, BEFORE + AFTER, method, schedule)
     assert lengths == tuple(segment.length for segment in prefill.cache.segments)
 
-    counted = {c.graph: c.cost.flops for c in prompt_costs(vlm.manifest, BEFORE, AFTER, method, schedule)}
-    assert counted == {name: 2 * count for name, count in backend.counts.items()}
-    assert len(counted) == (11 if pruned else 7)
+    costs = {c.graph: c for c in prompt_costs(vlm.manifest, BEFORE, AFTER, method, schedule)}
+    if method is not None:  # of its own graphs, what is read
+        assert set(method.graphs) == {graph.name for graph in vlm.manifest.by_role("prune")} <= set(backend.counts)
+        own = [vlm.manifest.graph(name) for name in method.graphs]
+        weights = sum(graph.data.bytes for graph in own if graph.data)
+        assert weights > 0
+        assert costs.pop("the graphs of visiondrop") == GraphCost(
+            "the graphs of visiondrop", "prune", Cost(bytes=weights)
+        )
+        for name in method.graphs:
+            del backend.counts[name]
+    assert {name: c.cost.flops for name, c in costs.items()} == {n: 2 * count for n, count in backend.counts.items()}
+    assert len(costs) == 7
 
     backend.counts.clear()
     vlm.chain.decode(np.array([5]), prefill.cache, Clock())
@@ -172,7 +184,7 @@ def test_the_tower_is_found_at_real_sizes(
 def test_what_flops_allow(manifest: Manifest) -> None:
     method = manifest.method("visiondrop")
     assert method is not None
-    schedule = make_schedule("visiondrop", KEEP, 64, method.decoder_cuts, 8)
+    schedule = make_schedule("visiondrop", KEEP, site_of(manifest, method))
     assert [stage.keep for stage in schedule.stages] == [24, 18, 13, 9]
     per_row, kv, tail = 32 * 32 * 2 + 3 * 32 * 64, 2 * 32 * 16, 32 * 96
 

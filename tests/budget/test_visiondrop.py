@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.budget import visiondrop
-from edgeprune.budget.schedule import Schedule, Stage, make_schedule, reach, stage_layers
+from edgeprune.budget.schedule import Schedule, Site, make_schedule, reach
 from edgeprune.errors import BudgetError
 from tests.reference import visiondrop as reference
 
-CUTS = (8, 16, 24)
+SITE = Site(576, ("vision", 8, 16, 24), 32)
 
 
 def counts(schedule: Schedule) -> list[tuple[int, int]]:
@@ -21,7 +21,7 @@ def counts(schedule: Schedule) -> list[tuple[int, int]]:
 
 
 def test_the_published_row() -> None:
-    assert counts(make_schedule("visiondrop", 32, 576, CUTS, 32)) == [(42, 6), (30, 5), (22, 4), (16, 3)]
+    assert counts(make_schedule("visiondrop", 32, SITE)) == [(42, 6), (30, 5), (22, 4), (16, 3)]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_published_row() -> None:
     ],
 )
 def test_the_derived_table(keep: int, expected: list[tuple[int, int]]) -> None:
-    schedule = make_schedule("visiondrop", keep, 576, CUTS, 32)
+    schedule = make_schedule("visiondrop", keep, SITE)
     assert counts(schedule) == expected
     assert sum(stage.keep for stage in schedule.stages) == 4 * keep
     assert schedule.average == schedule.asked == keep
@@ -59,13 +59,14 @@ def test_every_reachable_budget_is_met(decoder: tuple[int, tuple[int, ...]], tok
     layers, cuts = decoder
     if cuts[0] * 3 >= layers * 2:
         return
+    site = Site(tokens, ("vision", *cuts), layers)
     try:
-        low, high = reach("visiondrop", tokens, cuts, layers)
+        low, high = reach("visiondrop", site)
     except BudgetError:  # a decay so steep that the last stage cannot hold a merged row at any budget
-        assert visiondrop.schedule(tokens * 2 // 3, cuts, layers).stages[-1].keep < visiondrop.PER_MERGED
+        assert visiondrop.stages(tokens * 2 // 3, site)[-1].keep < visiondrop.PER_MERGED
         return
     keep = data.draw(st.integers(low, high))
-    schedule = make_schedule("visiondrop", keep, tokens, cuts, layers)
+    schedule = make_schedule("visiondrop", keep, site)
     rows = [stage.keep for stage in schedule.stages]
     assert abs(schedule.average - keep) <= 0.5  # each count is rounded by at most a half
     assert rows == sorted(rows, reverse=True)
@@ -73,7 +74,7 @@ def test_every_reachable_budget_is_met(decoder: tuple[int, tuple[int, ...]], tok
     assert rows[-1] >= visiondrop.PER_MERGED
     for stage in schedule.stages:
         assert 1 <= stage.merge <= stage.keep - stage.merge
-    rho = visiondrop.decay(stage_layers(cuts, layers))
+    rho = visiondrop.decay(site.weights)
     for index, (mine, theirs) in enumerate(zip(rows, reference.visual_counts(keep, layers, cuts), strict=True)):
         tie = abs((1.5 * keep * rho**index) % 1 - 0.5) < 1e-6  # where the last bits of two bisections decide
         assert mine == theirs or tie
@@ -81,23 +82,18 @@ def test_every_reachable_budget_is_met(decoder: tuple[int, tuple[int, ...]], tok
 
 @given(st.integers(1, 3000))
 def test_beyond_the_range_names_the_range(keep: int) -> None:
-    low, high = reach("visiondrop", 576, CUTS, 32)
+    low, high = reach("visiondrop", SITE)
     if low <= keep <= high:
         return
     with pytest.raises(BudgetError, match=rf"cannot keep {keep} .* reaches {low}\.\.{high} of 576"):
-        make_schedule("visiondrop", keep, 576, CUTS, 32)
+        make_schedule("visiondrop", keep, SITE)
 
 
 def test_cuts_too_late_for_any_budget() -> None:
     with pytest.raises(BudgetError, match="first cut must lie before two thirds"):
-        reach("visiondrop", 576, (24,), 32)
+        reach("visiondrop", Site(576, ("vision", 24), 32))
 
 
 def test_too_few_tokens_for_any_budget() -> None:
     with pytest.raises(BudgetError, match="too few"):
-        reach("visiondrop", 16, (2, 4, 6), 8)
-
-
-def test_stage_layers() -> None:
-    assert stage_layers((5, 11, 16), 22) == (5, 6, 5, 6)
-    assert Schedule((Stage("vision", 10, 2, 5), Stage(5, 4, 1, 6)), 7).average == pytest.approx((50 + 24) / 11)
+        reach("visiondrop", Site(16, ("vision", 2, 4, 6), 8))

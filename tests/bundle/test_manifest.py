@@ -1,6 +1,7 @@
 """edgeprune.json: what is written is read back, and nothing else is read."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from edgeprune.bundle.manifest import (
     Manifest,
     MethodEntry,
     Model,
+    Place,
     Tensor,
     Vision,
+    spell_place,
 )
 from edgeprune.bundle.prompt import PromptFacts
 from edgeprune.errors import BundleError
@@ -29,7 +32,7 @@ def manifest() -> Manifest:
         return Graph(name, role, file, None, layers, tensors[0], tensors[1])
 
     return Manifest(
-        schema=1,
+        schema=2,
         model=Model("a/b", None, "LlavaForConditionalGeneration", "llava"),
         dtype="fp32",
         dialect="base",
@@ -49,7 +52,7 @@ def manifest() -> Manifest:
             graph("p_2", "prune", "hidden position_ids span_start span_length keep merge", "hidden_out kept"),
             graph("segment_2_4", "segment", "hidden position_ids past_key_2", "logits present_key_2", (2, 4)),
         ),
-        methods=(MethodEntry("visiondrop", "repack", (Cut("vision", "p"), Cut(2, "p_2"))),),
+        methods=(MethodEntry("visiondrop", "repack", (), (Cut("vision", "p"), Cut(2, "p_2"))),),
         tools={"torch": "2.13.0"},
     )
 
@@ -74,8 +77,9 @@ def changed(*path: str | int, value: Any) -> str:
         ("{", "is no valid JSON"),
         ("[]", "'schema' is missing"),
         ("{}", "'schema' is missing"),
-        (changed("schema", value=2), "schema 2 is newer than 1"),
-        (changed("schema", value=0), "schema 0 does not exist"),
+        (changed("schema", value=3), "schema 3 is newer than 2"),
+        (changed("schema", value=1), "schema 1 is no longer read; expected 2: export the model again"),
+        (changed("schema", value=0), "schema 0 is no longer read"),
         (changed("schema", value="1"), "'schema' is missing or no number"),
         (changed("extra", value=1), "unknown key 'extra'"),
         (changed("dtpye", value=1), "unknown key 'dtpye'; did you mean 'dtype'"),
@@ -103,8 +107,13 @@ def changed(*path: str | int, value: Any) -> str:
         (changed("graphs", 4, "layers", value=[0, 0]), "do not cover"),
         (changed("methods", value=[]), "methods is empty"),
         (changed("methods", 0, "cuts", 0, "graph", value="project"), "'project' of role 'project'; expected 'prune'"),
-        (changed("methods", 0, "cuts", 0, "at", value=2), "has not one cut 'vision', before all others"),
-        (changed("methods", 0, "cuts", value=[]), "has not one cut 'vision'"),
+        (changed("methods", 0, "cuts", 0, "at", value=2), r"cuts at \[2, 2\]; expected rising layers"),
+        (changed("methods", 0, "cuts", 1, "at", value="vision"), r"cuts at \['vision', 'vision'\]; .* once each"),
+        (changed("methods", 0, "cuts", value=[]), r"cuts at \[\]; expected at least one cut"),
+        (changed("methods", 0, "cuts", 0, "sampler", value="dpp"), "cut 'p' has a kernel or a sampler; expected both"),
+        (changed("methods", 0, "cuts", 0, "kernel", value="p"), "cut 'p' has a kernel or a sampler; expected both"),
+        (changed("methods", 0, "prepare", value=["p"]), "'p' of role 'prune'; expected 'prepare'"),
+        (changed("methods", 0, "prepare", value=["nowhere"]), "names graph 'nowhere'"),
         (changed("methods", 0, "cuts", 1, "at", value=1), r"cuts at \[1\]; expected rising layers"),
         (changed("methods", 0, "cuts", 1, "at", value=0), r"cuts at \[0\]"),
         (changed("graphs", 2, "inputs", 0, "name", value="feature"), "'project' takes 'feature', which nothing"),
@@ -135,3 +144,144 @@ def test_a_missing_key_is_named(key: str) -> None:
     del data[key]
     with pytest.raises(BundleError, match=f"key '{key}' is missing"):
         Manifest.from_json(json.dumps(data))
+
+
+# --- stations that only some methods have -------------------------------------------------------------------------
+
+
+def full() -> Manifest:
+    """A method with a kernel, a stage after the projector, a prepared value and a cut; and one inside the encoder."""
+
+    def graph(name: str, role: Any, inputs: str, outputs: str) -> Graph:
+        file = File(f"graphs/{name}.onnx", 0, "0" * 64)
+        tensors = [tuple(Tensor(n, "fp32", ("B", 3)) for n in names.split()) for names in (inputs, outputs)]
+        return Graph(name, role, file, None, None, tensors[0], tensors[1])
+
+    plain = manifest()
+    vision, _, project, assemble, first, _, last = plain.graphs
+    first = replace(first, outputs=(*first.outputs, Tensor("query_1", "fp32", ("B", 3))))
+    own = {
+        "e": graph("e", "encoder", "pixel_values", "features kept"),
+        "k": graph("k", "kernel", "features key_0", "kernel start"),
+        "v": graph("v", "prune", "features chosen keep", "features_out kept"),
+        "w": graph("w", "prepare", "visual question", "weight"),
+        "j": graph("j", "prune", "visual seed keep", "visual_out kept"),
+        "c": graph("c", "prune", "hidden query_1 present_key_0 weight span_start span_length keep", "hidden_out kept"),
+    }
+    methods = (
+        MethodEntry(
+            "many",
+            "keep",
+            ("w",),
+            (Cut("vision", "v", "k", "repulsion"), Cut("projected", "j"), Cut(2, "c")),
+        ),
+        MethodEntry("inner", "repack", (), (Cut("encoder", "e"),)),
+    )
+    graphs = (vision, own["e"], own["k"], own["v"], project, own["w"], own["j"], assemble, first, own["c"], last)
+    return replace(plain, graphs=graphs, methods=methods)
+
+
+def changed_full(*path: str | int, value: Any) -> str:
+    """As ``changed``, of ``full``."""
+    data = encode(full())
+    place = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return json.dumps(data)
+
+
+def cut(at: str | int, graph: str, kernel: str | None = None, sampler: str | None = None) -> dict[str, Any]:
+    return {"at": at, "graph": graph, "kernel": kernel, "sampler": sampler}
+
+
+def test_every_station_is_read_back() -> None:
+    read = Manifest.from_json(full().to_json())
+    assert read == full()
+    many, inner = read.methods
+    assert many.places == ("vision", "projected", 2) and many.decoder_cuts == (2,)
+    assert many.graphs == ("w", "k", "v", "j", "c")
+    assert (inner.places, inner.decoder_cuts, inner.graphs) == (("encoder",), (), ("e",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # roles
+        (changed_full("methods", 0, "cuts", 0, "graph", value="k"), "'k' of role 'kernel'; expected 'prune'"),
+        (changed_full("methods", 0, "cuts", 0, "kernel", value="v"), "'v' of role 'prune'; expected 'kernel'"),
+        (changed_full("methods", 1, "cuts", 0, "graph", value="v"), "'v' of role 'prune'; expected 'encoder'"),
+        (changed_full("methods", 1, "cuts", 0, "at", value="vision"), "'e' of role 'encoder'; expected 'prune'"),
+        (changed_full("methods", 0, "prepare", value=["j"]), "'j' of role 'prune'; expected 'prepare'"),
+        (changed_full("methods", 0, "cuts", 0, "kernel", value="nowhere"), "names graph 'nowhere'"),
+        # a kernel and its sampler
+        (changed_full("methods", 0, "cuts", 0, "sampler", value=None), "cut 'v' has a kernel or a sampler"),
+        (changed_full("methods", 0, "cuts", 0, "kernel", value=None), "cut 'v' has a kernel or a sampler"),
+        (changed_full("methods", 0, "cuts", 0, "sampler", value="greedy"), "sampler is 'greedy'"),
+        (changed_full("methods", 0, "cuts", 0, value=cut("vision", "v")), "'v' takes 'chosen', which nothing"),
+        (changed_full("graphs", 2, "outputs", 0, "name", value="matrix"), "'k' gives no 'kernel'"),
+        (changed_full("graphs", 2, "outputs", 1, "name", value="begin"), "'k' gives no 'start'"),
+        # order
+        (
+            changed_full("methods", 0, "cuts", value=[cut("projected", "j"), cut("vision", "v", "k", "dpp")]),
+            r"cuts at \['projected', 'vision'\]; .* in this order",
+        ),
+        (
+            changed_full("methods", 0, "cuts", value=[cut(2, "c"), cut("projected", "j")]),
+            r"cuts at \[2, 'projected'\]; .* before all others",
+        ),
+        (
+            changed_full("methods", 0, "cuts", value=[cut("projected", "j"), cut("projected", "j")]),
+            r"cuts at \['projected', 'projected'\]; .* once each",
+        ),
+        (
+            changed_full("methods", 0, "cuts", value=[cut("projected", "j"), cut(2, "c"), cut(2, "c")]),
+            r"cuts at \[2, 2\]; expected rising layers",
+        ),
+        (changed_full("methods", 1, "cuts", value=[]), r"method 'inner' cuts at \[\]; expected at least one cut"),
+        # what is there, and when
+        (changed_full("methods", 0, "prepare", value=[]), "'c' takes 'weight', which nothing"),
+        (changed_full("graphs", 3, "inputs", 0, "name", value="visual"), "'v' takes 'visual', which nothing"),
+        (changed_full("graphs", 6, "outputs", 1, "name", value="rows"), "'j' gives no 'kept'"),
+        (changed_full("graphs", 1, "outputs", 1, "name", value="rows"), "'e' gives no 'kept'"),
+        (changed_full("graphs", 9, "inputs", 1, "name", value="query_0"), "'c' takes 'query_0', which nothing"),
+    ],
+)
+def test_a_station_out_of_place_is_refused(text: str, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(text)
+
+
+def test_a_method_inside_the_encoder_has_no_probes() -> None:
+    """Its own graph runs instead of the vision graph, whose outputs are not there."""
+    data = encode(full())
+    data["methods"][1]["cuts"].append(cut(2, "c"))
+    data["methods"][1]["prepare"] = ["w"]
+    Manifest.from_json(json.dumps(data))
+    data["graphs"][9]["inputs"][1]["name"] = "key_0"
+    with pytest.raises(BundleError, match="'c' takes 'key_0', which nothing before it gives"):
+        Manifest.from_json(json.dumps(data))
+    data = encode(full())
+    data["methods"][1]["cuts"].append(cut("vision", "v", "k", "dpp"))
+    with pytest.raises(BundleError, match="prunes inside the encoder and after it; expected one"):
+        Manifest.from_json(json.dumps(data))
+
+
+def test_a_point_process_starts_from_nothing() -> None:
+    data = encode(full())
+    data["methods"][0]["cuts"][0]["sampler"] = "dpp"
+    del data["graphs"][2]["outputs"][1]
+    Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("encoder", "inside the encoder"),
+        ("vision", "after the encoder"),
+        ("projected", "after the projector"),
+        (8, "before layer 8"),
+    ],
+)
+def test_places_are_spelled(at: Place | int, words: str) -> None:
+    assert spell_place(at) == words

@@ -84,7 +84,11 @@ def test_pickle_weights(edgeprune: Command, checkpoint: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "visiondropp"], "unknown method 'visiondropp'; methods: visiondrop"),
+        (["--method", "visiondropp"], "unknown method 'visiondropp'; methods: "),
+        (["--method", "visiondropp"], "; did you mean 'visiondrop'?"),
+        (["--method", "visiondrop,"], "unknown method ''"),
+        ([], "--method is missing: edgeprune export"),
+        (["--method", "visiondrop", "--model", "."], "--model . has no effect without --add-method"),
         (["--method", "visiondrop,visiondrop"], "names a method twice"),
     ],
 )
@@ -216,7 +220,8 @@ def test_questions(edgeprune: Command, bundle_tiny: Path, photo: Path, question:
         ("600", "out of range; the model has 64 visual tokens"),
         ("7", "it reaches 13..42 of 64, or all"),
         ("50", "it reaches 13..42 of 64, or all"),
-        ("abc", "expected a number of tokens (64), a percentage (11.1%) or all"),
+        ("abc", "expected a number of tokens (64), a percentage (11.1%), a paper's label (paper:128) or all"),
+        ("paper:64", "its labels: none for 64 visual tokens"),
     ],
 )
 def test_budgets(edgeprune: Command, bundle_tiny: Path, photo: Path, keep: str, message: str) -> None:
@@ -279,6 +284,9 @@ def test_keys_and_schemas(edgeprune: Command, bundle_tiny: Path, photo: Path, tm
     assert "unknown key 'colour'" in refuse_run(edgeprune, 1, root, photo, "what?")
     (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 99}))
     assert "schema 99 is newer" in refuse_run(edgeprune, 1, root, photo, "what?")
+    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 1}))
+    line = refuse_run(edgeprune, 1, root, photo, "what?")
+    assert "schema 1 is no longer read; expected 2: export the model again" in line
 
 
 def test_paths_and_links_that_leave_the_bundle(

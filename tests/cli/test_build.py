@@ -206,7 +206,7 @@ def test_a_provider_that_is_not_there(edgeprune: Command, bundle: Path, photo: P
 
 
 def test_targets_are_listed(edgeprune: Command) -> None:
-    lines = edgeprune("targets").out.splitlines()
+    lines = edgeprune("list", "targets").out.splitlines()
     assert any(line.startswith("orin-agx-64gb  NVIDIA Jetson AGX Orin 64GB (jetpack-6.2") for line in lines)
-    found = json.loads(edgeprune("targets", "--json").out)
+    found = json.loads(edgeprune("list", "targets", "--json").out)
     assert len(found) == len(lines)

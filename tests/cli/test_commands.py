@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ FIELDS = [
     "finish_reason",
     "method",
     "keep",
+    "paper_label",
     "visual_tokens_average",
     "stages",
     "prompt_tokens",
@@ -51,6 +53,7 @@ def test_run_json_has_the_stable_fields(edgeprune: Command, bundle_tiny: Path, p
     answer = json.loads(result.out.splitlines()[-1])
     assert list(answer) == FIELDS
     assert answer["keep"] == 32
+    assert answer["paper_label"] is None  # the papers' rows are of 576 patches
     assert answer["visual_tokens_average"] == 32
     assert answer["generated_tokens"] == len(answer["token_ids"]) == 3
     assert [stage["cut"] for stage in answer["stages"]] == ["vision", 1, 2, 3]
@@ -103,17 +106,41 @@ def test_inspect_draws_the_chain(edgeprune: Command, bundle_tiny: Path) -> None:
     for part in ("8 x 8 patches = 64 visual tokens", "■ vision", "├─◇ prune_visiondrop_2", "■ segment_3_4", "4 layers"):
         assert part in out
     manifest = json.loads(edgeprune("inspect", bundle_tiny, "--json").out)
-    assert manifest["schema"] == 1
+    assert manifest["schema"] == 2
     assert manifest["methods"][0]["name"] == "visiondrop"
 
 
-def test_recipes(edgeprune: Command) -> None:
-    assert "llava-hf/llava-1.5-7b-hf" in edgeprune("recipes").out
-    assert json.loads(edgeprune("recipes", "--json").out)[0]["name"] == "demo"
+def test_methods_are_added_in_place(
+    edgeprune: Command, bundle_tiny: Path, checkpoint_tiny: Path, photo: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(bundle_tiny, tmp_path / "bundle"))
+    words = ["export", bundle, "--add-method", "fastv", "--model", checkpoint_tiny]
+    told = json.loads(edgeprune(*words, "--json", "-q").out)
+    assert told["methods"] == ["fastv"]
+    assert (told["added"], told["rewritten"], told["removed"]) == (["prune_fastv_1"], ["segment_0_1"], [])
+    assert [graph["name"] for graph in told["graphs"]] == ["segment_0_1", "prune_fastv_1"]
+    methods = json.loads(edgeprune("inspect", bundle, "--json").out)["methods"]
+    assert [method["name"] for method in methods] == ["visiondrop", "fastv"]
+    answer = edgeprune(
+        "run", bundle, photo, "what?", "--keep", 30, "--method", "fastv", "--json", "--max-new-tokens", 2
+    )
+    assert json.loads(answer.out.splitlines()[-1])["method"] == "fastv"
+    again = edgeprune(*words, "-q")
+    assert again.code == 2
+    assert "--add-method fastv: the bundle has it already; it has visiondrop, fastv" in again.line
+    line = edgeprune("run", bundle, photo, "what?", "--keep", 30).line
+    assert line.endswith("--method is needed with --keep 30: the bundle has visiondrop, fastv")
+
+
+@pytest.mark.parametrize("options", [("--force",), ("--dtype", "fp16"), ("-o", "out"), ("--method", "fastv")])
+def test_words_that_adding_has_no_use_for(edgeprune: Command, bundle_tiny: Path, options: tuple[str, ...]) -> None:
+    result = edgeprune("export", bundle_tiny, "--add-method", "fastv", *options)
+    assert (result.code, result.out) == (2, "")
+    assert f"{options[0]} has no effect with --add-method" in result.line
 
 
 def test_help_and_version(edgeprune: Command) -> None:
-    for command in ("demo", "export", "inspect", "run", "verify", "bench", "recipes"):
+    for command in ("demo", "export", "inspect", "run", "show", "verify", "bench", "list"):
         assert command in edgeprune("--help").out
         assert edgeprune(command, "--help").out.startswith(f"Usage: edgeprune {command}")
     assert edgeprune("--version").out.startswith(f"edgeprune {api.__version__}")

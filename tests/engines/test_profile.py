@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgeprune.bundle.build import Bounds
-from edgeprune.bundle.manifest import File, Graph, Manifest, Tensor
+from edgeprune.bundle.manifest import Cut, File, Graph, Manifest, MethodEntry, Role, Tensor
 from edgeprune.bundle.store import open_bundle
 from edgeprune.engines.memory import check_run, scratch_bytes
 from edgeprune.engines.profile import fit_shapes, limit_shapes, make_profile
@@ -59,6 +59,21 @@ def test_the_encoders_stage_keeps_no_more_than_one_picture_has(manifest: Manifes
     assert bounds(manifest, "prune_visiondrop_1", wide)["keep"].most == (2880,)
 
 
+@pytest.mark.parametrize(("name", "role"), [("encoder", "encoder"), ("kernel", "kernel"), ("stage", "prune")])
+def test_no_stage_before_the_decoder_keeps_more(manifest: Manifest, name: str, role: Role) -> None:
+    wide = replace(SHAPES, kept=Range(1, 500, 2880), context=4096)
+    inputs = (Tensor("visual", "fp32", ("B", 64, 32)), Tensor("keep", "int64", ()), Tensor("seed", "int64", ()))
+    graph = Graph(name, role, manifest.graphs[0].file, None, None, inputs, ())
+    methods = (
+        MethodEntry("one", "repack", (), (Cut("projected", "stage", "kernel", "dpp"),)),
+        MethodEntry("two", "repack", (), (Cut("encoder", "encoder"),)),
+    )
+    facts = SimpleNamespace(vision=manifest.vision, methods=methods)
+    found = {bound.name: bound for bound in make_profile(graph, facts, wide)}  # type: ignore[arg-type]
+    assert found["keep"].most == (64,)
+    assert found["seed"].most == (2**31 - 1,)
+
+
 def test_ranges_are_no_wider_than_the_model_needs(manifest: Manifest) -> None:
     fitted = fit_shapes(Shapes(text=Range(2, 64, 5000), kept=Range(1, 192, 2880), context=8000), manifest)
     assert fitted.kept == Range(1, 64, 64)
@@ -75,7 +90,7 @@ def test_text_may_be_missing_before_or_after_the_picture(manifest: Manifest) -> 
 
 def test_an_axis_that_the_specification_does_not_name(manifest: Manifest) -> None:
     graph = Graph("odd", "prune", manifest.graphs[0].file, None, None, (Tensor("x", "fp32", ("B", "Q")),), ())
-    with pytest.raises(BundleError, match="no range is known for axis 'Q' of 'x'; known: B, K, a, t, S, P"):
+    with pytest.raises(BundleError, match="no range is known for axis 'Q' of 'x'; known: B, K, a, t, q, V, S, P"):
         make_profile(graph, manifest, SHAPES)
     graph = replace(graph, inputs=(Tensor("x", "int64", ()),))
     with pytest.raises(BundleError, match="no range is known for scalar 'x'; known: span_start"):

@@ -68,7 +68,7 @@ def test_probes(both: Both, fused: bool) -> None:
     tower.set_attn_implementation("sdpa")
     hook.remove()
 
-    part = both.family.vision(("key", "cls_attention", "cls_feature"), fused)
+    part = both.family.vision((("key", layer), ("cls_attention", layer), ("cls_feature", layer)), fused)
     _, key, cls_attention, cls_feature = part.load(torch.float32)(both.inputs["pixel_values"])
     close(cls_feature, output.hidden_states[layer + 1][:, :1])
     close(cls_attention, output.attentions[layer].sum(dim=1)[:, 0, 1:])

@@ -13,13 +13,15 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from edgeprune.budget.schedule import make_schedule
+from edgeprune.budget.schedule import Site, make_schedule
 from edgeprune.bundle.store import open_bundle
 from edgeprune.checkpoint.config import read_config
 from edgeprune.checkpoint.weights import Weights
 from edgeprune.families.llava import Llava
+from edgeprune.methods.attention import probabilities
+from edgeprune.methods.class_row import VisionStage
 from edgeprune.methods.selection import merge_rest, selected_first
-from edgeprune.methods.visiondrop import DecoderCut, VisionStage
+from edgeprune.methods.visiondrop import DecoderCut
 from edgeprune.runtime.ort import OrtBackend
 from tests.reference import llava, visiondrop
 from tests.reference.visiondrop import Stage
@@ -94,7 +96,7 @@ def test_identical_keys_all_go_to_the_first_reference_as_a_mean_on_top_of_it() -
 
 def test_lengths_of_the_published_prompt() -> None:
     """T = 64 with 63 rows of text, 35 of them before the picture: 159, 133, 115 and 101 rows."""
-    stages = make_schedule("visiondrop", 64, 576, (8, 16, 24), 32).stages
+    stages = make_schedule("visiondrop", 64, Site(576, ("vision", 8, 16, 24), 32)).stages
     stage = VisionStage()
     features, cls = normal(0, 1, 576, 16), normal(1, 1, 1, 16)
     attention, key = normal(2, 1, 576).softmax(dim=1), normal(3, 1, 577, 4)
@@ -123,9 +125,19 @@ def test_the_class_row_is_always_first_and_dominant() -> None:
 def test_softmax_over_the_whole_row_ranks_otherwise_than_over_visual_keys_alone() -> None:
     cut, hidden, start = random_cut(1), normal(2, 1, 60, 16), 20
     positions = torch.arange(60)[None]
-    full, _ = cut.score(hidden, positions, start)
-    alone, _ = cut.score(hidden[:, start:], positions[:, start:], 0)
+    full = score(cut, hidden, positions, start)
+    alone = score(cut, hidden[:, start:], positions[:, start:], 0)
     assert not torch.equal(full.argsort(descending=True), alone.argsort(descending=True))
+    selected = [selected_first(found, 12)[0, :12].tolist() for found in (full, alone)]
+    assert selected[0] != selected[1]
+    _, _, kept = cut(hidden, positions, *scalars(start, 40, 14, 2))
+    assert kept[0, :12].tolist() == selected[0]
+
+
+def score(cut: DecoderCut, hidden: torch.Tensor, positions: torch.Tensor, start: int) -> torch.Tensor:
+    """The mean attention [B, v] that every row from ``start`` on receives from all of them."""
+    query, key = cut.query_key(hidden, positions, start)
+    return probabilities(query, key, start).mean(dim=1)[:, :, start:].mean(dim=1)
 
 
 # --- the numpy reference --------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ def test_the_recipes_that_come_along() -> None:
     assert model.names() == ("demo", "llava-1.5-13b", "llava-1.5-7b")
     assert model.load("demo").model == model.DEMO
     assert model.load("llava-1.5-7b") == ModelRecipe(
-        name="llava-1.5-7b", model="llava-hf/llava-1.5-7b-hf", cuts=(8, 16, 24), dtype="fp16"
+        name="llava-1.5-7b", model="llava-hf/llava-1.5-7b-hf", dtype="fp16"
     )
-    assert model.load("llava-1.5-13b").cuts == (10, 20, 30)
+    assert model.load("llava-1.5-13b").dtype == "fp16"
 
 
 def test_recipe_folders_hold_data_only() -> None:
@@ -52,12 +52,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         model = "org/name"
         revision = "v2"
         family = "llava"
-        cuts = [2, 4]
         dtype = "fp16"
         notes = "ours"
     """
     loaded = model.load(_write(tmp_path, text))
-    assert loaded == ModelRecipe("mine", "org/name", "v2", "llava", (2, 4), "fp16", "ours")
+    assert loaded == ModelRecipe("mine", "org/name", "v2", "llava", "fp16", "ours")
     assert eval(repr(loaded)) == loaded
 
 
@@ -75,6 +74,7 @@ def test_a_directory_is_relative_to_the_recipe(tmp_path: Path) -> None:
     [
         ('modle = "a/b"', r"unknown key 'modle'; allowed: model, revision, .*did you mean 'model'\?"),
         ('model = "a/b"\nzzz = 1', r"unknown key 'zzz'; allowed: [^;]*$"),
+        ('model = "a/b"\ncuts = [8]', r"unknown key 'cuts'; allowed: model, revision"),
         ("", "the key 'model' is missing"),
         ("model = 7", "model = 7; expected a text"),
         ('model = ""', "model = ''; expected a text that is not empty"),
@@ -84,12 +84,6 @@ def test_a_directory_is_relative_to_the_recipe(tmp_path: Path) -> None:
         ('model = "a/b"\nfamily = "qwen"', "family = 'qwen'; expected one of llava"),
         ('model = "a/b"\ndtype = "fp8"', "dtype = 'fp8'; expected one of fp32, fp16"),
         ('model = "a/b"\nnotes = []', r"notes = \[\]"),
-        ('model = "a/b"\ncuts = 8', "cuts = 8; expected ascending"),
-        ('model = "a/b"\ncuts = []', r"cuts = \(\)"),
-        ('model = "a/b"\ncuts = [0, 8]', r"cuts = \(0, 8\)"),
-        ('model = "a/b"\ncuts = [8, 8]', r"cuts = \(8, 8\)"),
-        ('model = "a/b"\ncuts = [true]', r"cuts = \(True,\)"),
-        ('model = "a/b"\ncuts = ["8"]', r"cuts = \('8',\)"),
         ("model = ", "is not TOML"),
     ],
 )

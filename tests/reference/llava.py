@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -146,11 +146,12 @@ def join_heads(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Vision:
-    """What the selected vision layer gives: its output, and the attention and keys inside it."""
+    """What one vision layer gives: its output, and the attention, keys and values inside it."""
 
-    features: Array  # [1 + patches, width]: the selected hidden state, CLS first, no final layer norm
+    features: Array  # [1 + patches, width]: the hidden state after the layer, CLS first, no final layer norm
     cls_attention: Array  # [heads, 1 + patches]: softmax of the CLS query over all rows
     keys: Array  # [heads, 1 + patches, head size]: k_proj output with bias, not scaled
+    values: Array = field(default_factory=lambda: np.empty(0))  # the same for v_proj
 
 
 def _layer_norm(w: Weights, prefix: str, x: Array) -> Array:
@@ -183,11 +184,18 @@ def _vision_layer(w: Weights, index: int, x: Array) -> Vision:
     x = x + w.linear(f"{at}.self_attn.out_proj", join_heads(attention @ v))
     act = str(_setting(w.vision, "hidden_act", "quick_gelu"))
     inner = activation(act, w.linear(f"{at}.mlp.fc1", _layer_norm(w, f"{at}.layer_norm2", x)))
-    return Vision(x + w.linear(f"{at}.mlp.fc2", inner), attention[:, 0], k)
+    return Vision(x + w.linear(f"{at}.mlp.fc2", inner), attention[:, 0], k, v)
 
 
-def vision_tower(w: Weights, pixel_values: Array) -> Vision:
-    """Run CLIP up to the selected hidden state (LLaVA-1.5: hidden_states[-2], all layers but the last)."""
+def patch_grid(w: Weights, pixel_values: Array) -> tuple[int, int]:
+    """Give the patches per column and per row of an image."""
+    size = w["vision.embeddings.patch_embedding.weight"].shape[-1]
+    height, width = pixel_values.shape[-2:]
+    return height // size, width // size
+
+
+def vision_layers(w: Weights, pixel_values: Array) -> list[Vision]:
+    """Run CLIP's layers up to the selected hidden state (LLaVA-1.5: hidden_states[-2], all but the last layer)."""
     total = int(_setting(w.vision, "num_hidden_layers", 24))
     selected = _setting(w.config, "vision_feature_layer", -2)
     if not isinstance(selected, int):
@@ -195,10 +203,16 @@ def vision_tower(w: Weights, pixel_values: Array) -> Vision:
     count = selected if selected >= 0 else total + 1 + selected  # hidden_states has the embeddings first
     if not 1 <= count <= total:
         raise ValueError(f"vision feature layer {selected} is not the output of a layer")
-    result = Vision(_patch_rows(w, pixel_values), np.empty(0), np.empty(0))
+    x, layers = _patch_rows(w, pixel_values), []
     for index in range(count):
-        result = _vision_layer(w, index, result.features)
-    return result
+        layers.append(_vision_layer(w, index, x))
+        x = layers[-1].features
+    return layers
+
+
+def vision_tower(w: Weights, pixel_values: Array) -> Vision:
+    """Run CLIP and give what the layer of the selected hidden state gives."""
+    return vision_layers(w, pixel_values)[-1]
 
 
 def project(w: Weights, rows: Array) -> Array:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import edgeprune
 from edgeprune.eager.model import EagerModel
-from edgeprune.runtime.chain import Clock, Prefill
+from edgeprune.runtime.chain import Clock, Prefill, Text
 from edgeprune.runtime.preprocess import batch
 from tests.reference import visiondrop
 from tests.reference.llava import Weights
@@ -42,7 +42,8 @@ class Case:
             self.vlm.chain.open_method(method)
         prompt = self.vlm.prompt.encode(QUESTION)
         pixels = batch(images, self.vlm.manifest.image)
-        return self.vlm.chain.prefill(pixels, prompt.before, prompt.after, method, schedule, Clock())
+        text = Text(prompt.before, prompt.after, prompt.question)
+        return self.vlm.chain.prefill(pixels, text, method, schedule, Clock())
 
     def decode(self, tokens: list[int], prefill: Prefill) -> NDArray[np.float32]:
         return self.vlm.chain.decode(np.array(tokens), prefill.cache, Clock())

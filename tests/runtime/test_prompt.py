@@ -172,7 +172,8 @@ def reference(tokenizer: Any, template: str, question: str) -> tuple[str, Encode
     image_id = tokenizer.convert_tokens_to_ids("<image>")
     assert ids.count(image_id) == 576
     first = ids.index(image_id)
-    return text, EncodedPrompt(tuple(ids[:first]), tuple(ids[first + 576 :]))
+    alone = tokenizer(question, add_special_tokens=False)["input_ids"]
+    return text, EncodedPrompt(tuple(ids[:first]), tuple(ids[first + 576 :]), tuple(alone))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

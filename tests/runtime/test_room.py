@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.budget.schedule import make_schedule
+from edgeprune.budget.schedule import make_schedule, site_of
 from edgeprune.bundle.manifest import Manifest
 from edgeprune.bundle.store import open_bundle
 from edgeprune.errors import BackendError
@@ -23,14 +23,14 @@ def test_the_cache_is_two_copies_of_keys_and_values_of_every_layer(manifest: Man
     d = manifest.decoder
     rows = 64 + 10
     assert cache_bytes(manifest, None, 10) == 2 * d.layers * 2 * d.kv_heads * rows * d.head_dim * 4
-    schedule = make_schedule("visiondrop", 16, 64, manifest.methods[0].decoder_cuts, d.layers)
+    schedule = make_schedule("visiondrop", 16, site_of(manifest, manifest.methods[0]))
     pruned = sum(stage.layers * (stage.keep + 10) for stage in schedule.stages)
     assert cache_bytes(manifest, schedule, 10) == 2 * 2 * d.kv_heads * pruned * d.head_dim * 4
 
 
 def test_the_largest_budget_that_fits_is_named(manifest: Manifest) -> None:
     method = manifest.methods[0]
-    schedule = make_schedule("visiondrop", 20, 64, method.decoder_cuts, manifest.decoder.layers)
+    schedule = make_schedule("visiondrop", 20, site_of(manifest, method))
     free = cache_bytes(manifest, schedule, 10)
     check_request(manifest, method, schedule, 10, 1, free)
     with pytest.raises(BackendError, match=r"cache of --keep all with 10 rows .* free; --keep (2[01]) would fit"):

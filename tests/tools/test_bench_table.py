@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.bench import sample
-from tools.bench_table import END, START, main
+from tools.bench_table import END, METHODS_END, METHODS_START, START, main
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     source, readme = tmp_path / "bench.json", tmp_path / "README.md"
     source.write_text("some progress\n" + sample.report().to_json() + "\n")
-    readme.write_text(f"# Title\n\n{START}\nold\n{END}\n\nThe end.\n")
-    return ["--json", str(source), "--readme", str(readme)]
+    readme.write_text(f"# Title\n\n{START}\nold\n{END}\n\n{METHODS_START}\n{METHODS_END}\n\nThe end.\n")
+    return ["--json", str(source), "--readme", str(readme), "--methods", str(source)]
 
 
 def test_writes_between_the_markers_and_nothing_else(arguments: list[str]) -> None:
@@ -26,7 +26,8 @@ def test_writes_between_the_markers_and_nothing_else(arguments: list[str]) -> No
     main(arguments)
     text = readme.read_text()
     assert text.startswith(f"# Title\n\n{START}\n**Time per stage**")
-    assert text.endswith(f"{END}\n\nThe end.\n")
+    assert text.endswith(f"{METHODS_END}\n\nThe end.\n")
+    assert "| keep=64 | 96, 70, 52, 38 | 64.0 |" in text.split(METHODS_START)[1]
     assert "- prefill: keep=64 is 4.60x faster than keep=all (FLOPs allow 5.10x: 0.90 of it)\n" in text
     assert "| keep=64 | 96, 70, 52, 38 |" in text
     assert "Conditions: m@01234567, fp32, onnxruntime-cpu (base graphs), 2 threads, 1 picture" in text

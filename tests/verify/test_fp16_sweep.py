@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune import demo
-from edgeprune.budget.schedule import reach
+from edgeprune.budget.schedule import reach, site_of
 from edgeprune.bundle.manifest import Dialect
 from edgeprune.bundle.store import open_bundle
 from edgeprune.runtime.ort import OrtBackend
@@ -24,9 +24,10 @@ KEEPS = (13, 32, 64, 128, 192, 288, 384)
 def test_the_demo_in_fp16(make_bundle_demo: MakeDemo, dialect: Dialect, tmp_path: Path) -> None:
     bundle = open_bundle(make_bundle_demo("fp16", dialect))
     facts = bundle.manifest
-    cuts = facts.methods[0].decoder_cuts
-    assert (KEEPS[0], KEEPS[-1]) == reach("visiondrop", facts.vision.tokens, cuts, facts.decoder.layers)
-    report = verify_bundle(bundle, demo.CHECKPOINT, OrtBackend(1), KEEPS)
+    method = facts.method("visiondrop")
+    assert method is not None
+    assert (KEEPS[0], KEEPS[-1]) == reach("visiondrop", site_of(facts, method))
+    report = verify_bundle(bundle, demo.CHECKPOINT, OrtBackend(1), KEEPS, methods=["visiondrop"])
     assert report.ok, report.table()
     names = [check.name for check in report.checks]
     assert {f"chain visiondrop keep={keep}" for keep in KEEPS} <= set(names)

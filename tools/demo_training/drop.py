@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from edgeprune.budget.visiondrop import reach, schedule
+from edgeprune.budget.schedule import Site
+from edgeprune.budget.visiondrop import reach, stages
 from edgeprune.methods.selection import gather_rows, merge_rest
 from edgeprune.methods.visiondrop import cuts
 from tools.demo_training.network import DECODER_LAYERS, Seen
@@ -51,8 +52,9 @@ def draw_plan(stage: Stage, patches: int, draws: torch.Generator) -> Plan:
     if sort >= 0.5:
         return Plan("cls" if sort < 0.7 else "objects", keep)
     places = cuts(DECODER_LAYERS)
-    fewest, most = reach(patches, places, DECODER_LAYERS)
-    counts = schedule(min(max(round(keep / 1.5), fewest), most), places, DECODER_LAYERS).stages
+    site = Site(patches, ("vision", *places), DECODER_LAYERS)
+    fewest, most = reach(site)
+    counts = stages(min(max(round(keep / 1.5), fewest), most), site)
     after = tuple(Cut(place, s.keep, s.merge) for place, s in zip(places, counts[1:], strict=True))
     return Plan("visiondrop", counts[0].keep, counts[0].merge, after if stage.cuts and sort < 0.25 else ())
 

@@ -26,7 +26,7 @@ from edgeprune.nvidia.cuda import devices
 from edgeprune.nvidia.library import EXTRAS, installed, open_library
 from edgeprune.recipes.target import Flavour, Shapes
 from edgeprune.runtime.backend import Backend
-from edgeprune.runtime.chain import Chain, Clock
+from edgeprune.runtime.chain import Chain, Clock, Text
 from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.trt import TrtBackend
 from edgeprune.verify import verify_bundle
@@ -57,7 +57,7 @@ def export_random(checkpoint: Path, dtype: Dtype, dialect: Dialect, out: Path) -
     if out.is_dir():
         return open_bundle(out, check_hashes=False)
     source = Source(checkpoint, f"random/{checkpoint.name}", None)
-    return export.export_bundle(export.Request(source, (METHOD,), None, dtype, dialect), out)
+    return export.export_bundle(export.Request(source, (METHOD,), dtype, dialect), out)
 
 
 def attempt(wanted: Wanted, bundle: Path, checkpoint: Path, machine: Machine, limit: float | None) -> Attempt:
@@ -166,7 +166,7 @@ def _run(bundle: Bundle, backend: Backend) -> None:
     for method in facts.methods:
         chain.open_method(method)
     visual = np.zeros((1, facts.vision.tokens, facts.decoder.hidden), dtype=np.float32)
-    prefill = chain.prefill_rows(visual, (1,), (1,), None, None, Clock())
+    prefill = chain.prefill_rows(visual, Text((1,), (1,)), None, None, Clock())
     chain.decode(prefill.logits.argmax(axis=-1), prefill.cache, Clock())
 
 

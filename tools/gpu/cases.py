@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.budget.keep import parse_keep
-from edgeprune.budget.schedule import Schedule, make_schedule
+from edgeprune.budget.schedule import Schedule, Site, make_schedule
 from edgeprune.errors import UsageError
 from tools.random_checkpoint import SHAPES
 
@@ -98,12 +98,12 @@ def budgets(case: Case, keeps: Sequence[str] | None, layers: int) -> tuple[Budge
         UsageError: the depth is too small to be cut.
         BudgetError: a budget is malformed or out of the method's reach.
     """
-    cuts = cut_layers(layers)
+    site = Site(case.visual, ("vision", *cut_layers(layers)), layers)
     found = {"all": Budget("all", (case.visual,), (layers,), None)}
     for keep in keeps or case.keeps:
         average = parse_keep(keep, case.visual)
         if average is not None:
-            schedule = make_schedule(METHOD, average, case.visual, cuts, layers)
+            schedule = make_schedule(METHOD, average, site)
             rows, depths = zip(*((stage.keep, stage.layers) for stage in schedule.stages), strict=True)
             found[str(average)] = Budget(str(average), rows, depths, schedule)
     return tuple(found.values())

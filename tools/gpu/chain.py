@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune.bundle.manifest import Graph
 from edgeprune.runtime.backend import Array, Backend, Session
-from edgeprune.runtime.chain import Chain, Clock, Prefill
+from edgeprune.runtime.chain import Chain, Clock, Prefill, Text
 from tools.gpu.cases import METHOD, Budget
 from tools.gpu.variant import Engine, Prompt
 
@@ -103,11 +103,8 @@ class ChainVariant:
     def prefill(self) -> None:
         prompt, clock = self._prompt, Clock()
         self._prefill = None  # its cache's memory first
-        self._found(
-            self._chain.prefill_rows(
-                self._visual, prompt.before, prompt.after, self._method, self.budget.schedule, clock
-            )
-        )
+        text = Text(prompt.before, prompt.after)
+        self._found(self._chain.prefill_rows(self._visual, text, self._method, self.budget.schedule, clock))
         self._parts = clock.seconds
 
     def step(self) -> None:
@@ -130,9 +127,8 @@ class ChainVariant:
         prompt = self._prompt
         assert prompt.pixels is not None  # asked before
         self._prefill = None
-        self._found(
-            self._chain.prefill(prompt.pixels, prompt.before, prompt.after, self._method, self.budget.schedule, Clock())
-        )
+        text = Text(prompt.before, prompt.after)
+        self._found(self._chain.prefill(prompt.pixels, text, self._method, self.budget.schedule, Clock()))
 
     def _found(self, prefill: Prefill) -> None:
         self._prefill = prefill

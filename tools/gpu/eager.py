@@ -47,7 +47,9 @@ class Eager:
     def cut(self, layer: int) -> torch.nn.Module:
         """The method's module before a decoder layer, with the checkpoint's weights."""
         if layer not in self._cuts:
-            part = self._family.cut(methods.load(METHOD).decoder_cut, layer, fused=False)
+            make = methods.load(METHOD).decoder_cut
+            assert make is not None  # VisionDrop cuts the decoder
+            part = self._family.cut(make, layer, fused=False)
             self._cuts[layer] = part.load(self.dtype).to(self.device)
         return self._cuts[layer]
 

@@ -1,0 +1,234 @@
+"""``edgeprune list``: methods, models and targets, and a card of each."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import json_option
+
+if TYPE_CHECKING:
+    from edgeprune.catalog import Card
+    from edgeprune.recipes.model import ModelRecipe
+    from edgeprune.recipes.target import Target
+
+TOKENS, LAYERS = 576, 32  # of LLaVA-1.5-7B, for which the papers state their budgets
+_Field = tuple[str, Iterable[str]]
+_LABEL = 11  # columns of a card's left margin
+_POSITIONS = {
+    "repack": "numbered anew after every cut (repack)",
+    "keep": "the original ones, with gaps where rows were dropped (keep)",
+}
+
+
+@click.command(name="list")
+@click.argument("kind", type=click.Choice(["methods", "models", "targets"]), required=False)
+@click.argument("name", required=False)
+@json_option("what is listed")
+def command(kind: str | None, name: str | None, as_json: bool) -> None:
+    """List the methods, models or targets that are known by name; with a NAME, all that is known about one.
+
+    \b
+    edgeprune list methods                  one line each
+    edgeprune list methods fastv            the card of a method: stages, needs, budgets, what is published
+    edgeprune list models llava-1.5-7b      a recipe for `edgeprune export`
+    edgeprune list targets orin-agx-64gb    a device for `edgeprune build --target`
+    """
+    shown = {None: _everything, "methods": _methods, "models": _models, "targets": _targets}[kind]
+    value, text = shown(name)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(value, ensure_ascii=False))
+    else:
+        click.echo(text)
+
+
+def _everything(_: str | None) -> tuple[object, str]:
+    from edgeprune import catalog
+    from edgeprune.recipes import model as recipes
+    from edgeprune.recipes import target as targets
+
+    found = {"methods": catalog.names(), "models": recipes.names(), "targets": targets.names()}
+    fields = [(kind, [", ".join(names)]) for kind, names in found.items()]
+    ways = "edgeprune list methods: one line each. edgeprune list methods NAME: all about one. Others likewise."
+    return found, _card("", fields) + "\n" + _wrapped(ways, "", "")
+
+
+def _methods(name: str | None) -> tuple[object, str]:
+    from edgeprune import catalog
+
+    if name is not None:
+        card = catalog.card(name)
+        return _method_facts(card), _method_card(card)
+    cards = [catalog.card(known) for known in catalog.names()]
+    return [_method_facts(card) for card in cards], _lines((card.name, card.summary) for card in cards)
+
+
+def _method_facts(card: Card) -> dict[str, Any]:
+    """The card, with what the budgets average to."""
+    from dataclasses import asdict
+
+    facts = asdict(card)
+    low, high = _reach(card)
+    facts["reach"] = {"low": low, "high": high, "tokens": TOKENS, "layers": LAYERS}
+    for budget, average in zip(facts["budgets"], _averages(card), strict=True):
+        budget["average"] = average
+    return facts
+
+
+def _method_card(card: Card) -> str:
+    low, high = _reach(card)
+    cuts = any(isinstance(place, int) for place in card.places)
+    stages = [f"{number}. {stage}" for number, stage in enumerate(card.stages, 1)] if card.stages[1:] else card.stages
+    labels = [f"paper:{budget.label}" for budget in card.budgets]
+    width = max(map(len, labels), default=0)
+    budgets = [
+        f"{label:<{width}}  {' > '.join(map(str, budget.counts))} of {budget.tokens}, "
+        f"{average:.4g} on average ({budget.source})"
+        for label, budget, average in zip(labels, card.budgets, _averages(card), strict=True)
+    ]
+    fields: list[_Field] = [
+        ("variant of", [card.variant_of] if card.variant_of else []),
+        ("stages", stages),
+        ("needs", card.needs or ["nothing beyond what every supported checkpoint has"]),
+        ("positions", [_POSITIONS[card.positions] if cuts else "numbered from 0: no cut lies inside the decoder"]),
+        ("reach", [f"{low}..{high} of {TOKENS} visual tokens on average over {LAYERS} decoder layers, or all"]),
+        ("budgets", budgets or ["any number within reach; no paper has a label for one"]),
+        ("published", card.published),
+        ("ours", card.ours),
+        ("paper", [card.paper]),
+        ("code", [f"github.com/{card.code}" if card.code.count("/") == 1 else card.code or "none"]),
+    ]
+    return _card(f"{_wrapped(f'{card.title} ({card.name})', '', '')}\n{_wrapped(card.summary, '', '')}\n", fields)
+
+
+def _reach(card: Card) -> tuple[int, int]:
+    from edgeprune.budget.schedule import Site, reach
+
+    return reach(card.name, Site(TOKENS, card.places, LAYERS))
+
+
+def _averages(card: Card) -> list[float]:
+    """What each of the paper's budgets averages to over the decoder layers."""
+    from edgeprune.budget.schedule import Site, make_schedule
+
+    return [
+        make_schedule(card.name, f"paper:{budget.label}", Site(budget.tokens, card.places, LAYERS)).average
+        for budget in card.budgets
+    ]
+
+
+def _models(name: str | None) -> tuple[object, str]:
+    from dataclasses import asdict
+
+    from edgeprune.recipes import model as recipes
+
+    if name is not None:
+        recipe = recipes.load(name)
+        return asdict(recipe), _model_card(recipe)
+    found = [recipes.load(known) for known in recipes.names()]
+    lines = _lines((recipe.name, f"{_source(recipe)} (dtype {recipe.dtype or 'fp32'})") for recipe in found)
+    return [asdict(recipe) for recipe in found], lines
+
+
+def _source(recipe: ModelRecipe) -> str:
+    from edgeprune.recipes.model import DEMO
+
+    return "ships with edgeprune" if recipe.model == DEMO else recipe.model
+
+
+def _model_card(recipe: ModelRecipe) -> str:
+    fields: list[_Field] = [
+        ("model", [_source(recipe)]),
+        ("revision", [recipe.revision] if recipe.revision else []),
+        ("family", [recipe.family]),
+        ("dtype", [recipe.dtype or "fp32, unless export is told otherwise"]),
+        ("notes", [recipe.notes] if recipe.notes else []),
+        ("next", [f"edgeprune export {recipe.name} --method visiondrop -o FOLDER"]),
+    ]
+    return _card(f"{recipe.name}\n", fields)
+
+
+def _targets(name: str | None) -> tuple[object, str]:
+    from dataclasses import asdict
+
+    from edgeprune.recipes import target as targets
+
+    if name is not None:
+        target = targets.load(name)
+        return asdict(target), _target_card(target)
+    found = [targets.load(known) for known in targets.names()]
+    facts = [{"name": t.name, "device": t.device, "stacks": [s.name for s in t.stacks]} for t in found]
+    return facts, _lines((t.name, f"{t.device} ({', '.join(s.name for s in t.stacks)})") for t in found)
+
+
+def _target_card(target: Target) -> str:
+    from edgeprune.recipes.target import GIB
+
+    kinds = {
+        "jetson": "Jetson: CPU and GPU share the memory",
+        "gpu": "GPU with memory of its own",
+        "portable": "portable: several GPUs",
+    }
+    shapes = target.shapes
+    ranges = [("pictures at once", shapes.batch), ("text tokens", shapes.text), ("visual rows", shapes.kept)]
+    fields: list[_Field] = [
+        ("kind", [kinds[target.kind]]),
+        ("compute", [f"capability {', '.join(target.capabilities)}"]),
+        ("memory", [f"{target.memory / GIB:g} GB"] if target.memory is not None else []),
+        ("bandwidth", [f"{target.bandwidth / 1e9:g} GB/s"] if target.bandwidth is not None else []),
+        ("TFLOPS", [", ".join(f"{dtype} {rate / 1e12:g}" for dtype, rate in target.flops.items())]),
+        ("precision", [target.precision]),
+        ("stacks", [f"{s.name}: {s.versions}; dialects {', '.join(s.dialects)}" for s in target.stacks]),
+        (
+            "shapes",
+            [
+                *(f"{what} {size.least}..{size.most}, tuned for {size.usual}" for what, size in ranges),
+                f"caches of at most {shapes.context} rows",
+            ],
+        ),
+        ("workspace", [f"{target.workspace / GIB:g} GB of scratch while building"]),
+        ("notes", [target.notes] if target.notes else []),
+        ("sources", target.sources),
+        ("next", [f"edgeprune build BUNDLE --target {target.name} --dry-run"]),
+    ]
+    return _card(f"{target.name}\n{_wrapped(target.device, '', '')}\n", fields)
+
+
+def _lines(entries: Iterable[tuple[str, str]]) -> str:
+    """One line per entry; where a terminal is narrower, the rest is indented. What is piped stays one line each."""
+    entries = [*entries]
+    width = max((len(name) for name, _ in entries), default=0)
+    lines = [f"{name:<{width}}  {about}" for name, about in entries]
+    if sys.stdout.isatty():
+        lines = [_wrapped(line, "", " " * (width + 2)) for line in lines]
+    return "\n".join(lines)
+
+
+def _card(head: str, fields: Iterable[_Field]) -> str:
+    """Labels in a left margin, the entries of each beside it; fields without an entry are left out."""
+    lines = [head] if head else []
+    for label, entries in fields:
+        margins = [f"{label:<{_LABEL}}"]
+        for entry in filter(None, entries):
+            lines.append(_wrapped(entry, margins[-1], " " * (_LABEL + 2)))
+            margins.append(" " * _LABEL)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, first: str, rest: str) -> str:
+    """As wide as the terminal, addresses and names in one piece."""
+    return textwrap.fill(
+        text,
+        max(40, shutil.get_terminal_size().columns - 1),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

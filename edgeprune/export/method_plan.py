@@ -1,0 +1,211 @@
+"""The graphs of one pruning method, planned from the names of its modules' arguments.
+
+A module says what it reads by the names of its ``forward``'s arguments; this file knows which tensor each name is at
+each place of the chain. It knows no method.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import nn
+
+from edgeprune.bundle.manifest import Cut, Dtype, MethodEntry, Role, Tensor
+from edgeprune.errors import EdgePruneError
+from edgeprune.export.clip import Clip
+from edgeprune.export.graph_plan import GraphPlan
+from edgeprune.families.family import Family
+from edgeprune.families.part import Part
+from edgeprune.methods.method import Method, Probe
+
+SCALARS = ("span_start", "span_length", "keep", "merge", "seed")
+
+Tensors = dict[str, Tensor]
+
+
+def probe_tensor(model: Family, probe: Probe, dtype: Dtype) -> Tensor:
+    """An output of the scoring head, named after the layer it is read in."""
+    facts, name = model.vision_facts, f"{probe.kind}_{probe.layer}"
+    if probe.kind == "cls_feature":
+        return Tensor(name, dtype, ("B", 1, facts.width))
+    if probe.kind == "cls_attention":
+        return Tensor(name, "fp32", ("B", facts.tokens))
+    return Tensor(name, "fp32", ("B", facts.tokens + 1, model.vision_head_dim))
+
+
+class MethodPlanner:
+    """Plans a method's graphs for one model.
+
+    Args:
+        model: the checkpoint.
+        method: what prunes.
+        dtype: element type of the graphs.
+        fused: dialect.
+        clip: the CLIP checkpoint beside the model's own, for methods that need one.
+    """
+
+    def __init__(self, model: Family, method: Method, dtype: Dtype, fused: bool, clip: Clip | None = None) -> None:
+        self.model, self.method, self.dtype, self.fused, self.clip = model, method, dtype, fused, clip
+        self.facts, self.decoder = model.vision_facts, model.decoder_facts
+        self.cuts = method.cuts(self.decoder.layers)
+
+    @property
+    def cuts_with_query(self) -> tuple[int, ...]:
+        """The cuts that score with the queries of the layer before them."""
+        reads = bool(self.cuts) and "query" in _arguments(self._cut_part(self.cuts[0]).module)
+        return self.cuts if reads else ()
+
+    @property
+    def entry(self) -> MethodEntry:
+        """What the manifest says about the method."""
+        method = self.method
+        cuts: list[Cut] = []
+        if method.encoder is not None:
+            cuts.append(Cut("encoder", self._name("encoder")))
+        if method.vision is not None:
+            cuts.append(self._early("vision"))
+        if method.projected is not None:
+            cuts.append(self._early("projected"))
+        cuts += [Cut(layer, self._name(layer)) for layer in self.cuts]
+        prepare = (self._name("prepare"),) if method.prepare is not None else ()
+        return MethodEntry(method.name, method.positions, prepare, tuple(cuts))
+
+    def before_projector(self) -> list[GraphPlan]:
+        """The method's own form of the encoder, or its stage on the encoder's rows."""
+        method, width, graphs = self.method, self.facts.width, []
+        if method.encoder is not None:
+            size, make = self.model.image_size, method.encoder
+            there = {"pixel_values": self._real("pixel_values", "B", 3, size, size)}
+            graphs.append(
+                self._plan(
+                    "encoder",
+                    "encoder",
+                    lambda: self.model.encoder(make, self.fused),
+                    there,
+                    (self._real("features", "B", "K", width), Tensor("kept", "int64", ("B", "K"))),
+                )
+            )
+        if method.vision is not None:
+            there = {"features": self._real("features", "B", self.facts.tokens, width), **self._probes()}
+            graphs += self._stage("vision", there, self._real("features_out", "B", "K", width))
+        return graphs
+
+    def after_projector(self) -> list[GraphPlan]:
+        """What runs once on the projected rows, and the stage on them."""
+        method, width, graphs = self.method, self.decoder.hidden, []
+        rows = self.facts.tokens if method.encoder is None and method.vision is None else "V"
+        there = {
+            "visual": self._real("visual", "B", rows, width),
+            "after": self._real("after", "B", "t", width),
+            "question": self._real("question", "B", "q", width),
+        }
+        if method.needs_clip:
+            there["text_ids"] = Tensor("text_ids", "int64", (1, self._clip.config.text.length))
+        if method.prepare is not None:
+            graphs.append(self._plan("prepare", "prepare", self._prepare, there, (self._prepared(),)))
+            there[self._prepared().name] = self._prepared()
+        if method.projected is not None:
+            there |= {"features": self._real("features", "B", rows, self.facts.width), **self._probes()}
+            graphs += self._stage("projected", there, self._real("visual_out", "B", "K", width))
+        return graphs
+
+    def cut(self, layer: int) -> GraphPlan:
+        """The cut before a decoder layer."""
+        d = self.decoder
+        there = {
+            "hidden": self._real("hidden", "B", "S", d.hidden),
+            "position_ids": Tensor("position_ids", "int64", ("B", "S")),
+            "query": self._real(f"query_{layer - 1}", "B", d.heads, "S", d.head_dim),
+            "key": self._real(f"present_key_{layer - 1}", "B", d.kv_heads, "S", d.head_dim),
+        }
+        if self.method.prepare is not None:
+            there[self._prepared().name] = self._prepared()
+        outputs = (
+            self._real("hidden_out", "B", "R", d.hidden),
+            Tensor("position_ids_out", "int64", ("B", "R")),
+            Tensor("kept", "int64", ("B", "K")),
+        )
+        return self._plan(layer, "prune", lambda: self._cut_part(layer), there, outputs)
+
+    def _stage(self, place: Literal["vision", "projected"], there: Tensors, rows: Tensor) -> list[GraphPlan]:
+        """A stage before the decoder, and in front of it the kernel that the host chooses by."""
+        graphs, facts = [], self.facts
+        make = self.method.vision if place == "vision" else self.method.projected
+        if self._early(place).kernel is not None:
+            outputs = [Tensor("kernel", "fp32", ("B", facts.tokens, facts.tokens))]
+            if self.method.sampler == "repulsion":
+                outputs.append(Tensor("start", "fp32", ("B", facts.tokens)))
+            graphs.append(self._plan("kernel", "kernel", self._kernel, there, tuple(outputs)))
+            there = {**there, "chosen": Tensor("chosen", "int64", ("B", "K"))}
+        assert make is not None  # callers look
+        outputs = [rows, Tensor("kept", "int64", ("B", "K"))]
+        graphs.append(self._plan(place, "prune", lambda: self._free(make(facts)), there, tuple(outputs)))
+        return graphs
+
+    def _early(self, place: Literal["vision", "projected"]) -> Cut:
+        """A cut before the decoder; the kernel stands in front of the method's first."""
+        first = "vision" if self.method.vision is not None else "projected"
+        if self.method.sampler is None or place != first:
+            return Cut(place, self._name(place))
+        return Cut(place, self._name(place), self._name("kernel"), self.method.sampler)
+
+    def _plan(
+        self, kind: str | int, role: Role, part: Callable[[], Part], there: Tensors, outputs: tuple[Tensor, ...]
+    ) -> GraphPlan:
+        there = {**there, **{name: Tensor(name, "int64", ()) for name in SCALARS}}
+        arguments = _arguments(part().module)
+        if strangers := [name for name in arguments if name not in there]:
+            raise EdgePruneError(
+                f"method {self.method.name} reads {strangers[0]!r} at {kind!r}, where there is {', '.join(there)}"
+            )
+        inputs = tuple(there[name] for name in arguments)
+        return GraphPlan(self._name(kind), role, None, part, inputs, outputs, structure=self.method.name)
+
+    def _name(self, kind: str | int) -> str:
+        stem = "vision" if kind == "encoder" else kind if kind in ("kernel", "prepare") else "prune"
+        name = f"{stem}_{self.method.name}"
+        return f"{name}_{kind}" if stem == "prune" else name
+
+    def _real(self, name: str, *shape: int | str) -> Tensor:
+        return Tensor(name, self.dtype, shape)
+
+    def _probes(self) -> Tensors:
+        probes = self.method.probes(self.model.feature_layer)
+        return {name: probe_tensor(self.model, probe, self.dtype) for name, probe in probes.items()}
+
+    def _prepared(self) -> Tensor:
+        """The output of the method's prepare graph, which its module declares."""
+        module: Any = self._prepare().module
+        name, dtype, shape = module.OUTPUT
+        return Tensor(name, dtype, shape)
+
+    @property
+    def _clip(self) -> Clip:
+        if self.clip is None:
+            raise EdgePruneError(f"method {self.method.name} was planned without the CLIP checkpoint that it needs")
+        return self.clip
+
+    def _prepare(self) -> Part:
+        make = self.method.prepare
+        assert make is not None  # callers look
+        return self._clip.part(make(self._clip.config, self.fused)) if self.method.needs_clip else self._free(make())
+
+    def _kernel(self) -> Part:
+        make = self.method.kernel
+        assert make is not None  # a method with a sampler has one
+        clip = self._clip if self.method.needs_clip else None
+        return self._free(make(self.facts)) if clip is None else clip.part(make(self.facts, clip.config))
+
+    def _free(self, module: nn.Module) -> Part:
+        """A module without weights."""
+        return Part(module, self.model.weights, str)
+
+    def _cut_part(self, layer: int) -> Part:
+        assert self.method.decoder_cut is not None  # a method with cuts has one
+        return self.model.cut(self.method.decoder_cut, layer, self.fused)
+
+
+def _arguments(module: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(module.forward).parameters)

@@ -1,0 +1,141 @@
+"""FlowCut: patches leave the encoder while it runs, as many at a time as the class row's attention is focused.
+
+Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5; every image has a schedule of its own.
+
+1. In every layer before the selected one, a patch scores (attention from the class row + likeness of its value to the
+   class row's, each as a share of its sum) times the L1 norm of its value; half of that and half of what the layers
+   before made is its standing.
+2. After every second layer, the last of them the one before the selected layer, the patches of the lowest standing
+   leave: of n patches with T to keep and R layers left, (n - T) / sqrt(R) * (1 - h^2), h the attention's entropy;
+   with no layer left, all beyond T.
+3. Rows are dropped, not merged.
+
+Patches that have left stay in the tensors, where nothing sees them, up to the selected layer, which runs on what is
+left: shapes may depend on the request but not on the picture.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from edgeprune.errors import UsageError
+from edgeprune.layers.attention import attend
+from edgeprune.methods.method import Method
+from edgeprune.methods.selection import chosen_first, gather_rows, rank
+from edgeprune.methods.span import read_keep
+from edgeprune.towers.clip import ClipSettings, ClipTower, Layer
+
+_LEAST = torch.finfo(torch.float32).min
+_TINY = 1e-30
+
+
+class Encoder(nn.Module):
+    """CLIP's encoder up to the selected layer, with the cuts inside; parameters are those of ``ClipTower``.
+
+    Args:
+        config: the tower's sizes.
+        feature_layer: 0-based index of the layer whose output is selected.
+        fused: dialect. Layers that must not see every row are in primitive operators in both.
+
+    Raises:
+        UsageError: no layer comes before the selected one.
+    """
+
+    def __init__(self, config: ClipSettings, feature_layer: int, fused: bool) -> None:
+        super().__init__()
+        if feature_layer == 0:
+            raise UsageError(
+                "flowcut prunes in the layers before the one that the model reads, and this model reads the first"
+            )
+        tower = ClipTower(config, feature_layer, (), fused)
+        self.embeddings, self.pre_layrnorm, self.encoder = tower.embeddings, tower.pre_layrnorm, tower.encoder
+
+    def forward(self, pixel_values: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode and prune.
+
+        Args:
+            pixel_values: [B, 3, h, w].
+            keep: int64 scalar K, patches out.
+
+        Returns:
+            features [B, K, Dv] and ``kept`` [B, K] int64 patch indices, ascending.
+        """
+        x = self.pre_layrnorm(self.embeddings(pixel_values))
+        count = read_keep(keep, x.shape[1] - 1)
+        *layers, selected = self.encoder["layers"].children()
+        alive = torch.ones_like(x[:, 1:, 0], dtype=torch.float32) > 0
+        standing: torch.Tensor | None = None
+        mask: torch.Tensor | None = None  # [B, 1, 1, N + 1] fp32
+        for index, layer in enumerate(layers):
+            x, attention, score = _run(layer, x, mask)
+            standing = score if standing is None else 0.5 * standing + 0.5 * score
+            left = len(layers) - 1 - index
+            if left % 2 == 0:
+                most = _stay(attention, alive, keep, left)
+                alive = rank(standing.masked_fill(~alive, -1.0)) < most
+                seen = torch.cat((torch.ones_like(alive[:, :1]), alive), dim=1)
+                mask = torch.where(seen, 0.0, _LEAST)[:, None, None]
+        kept = chosen_first(alive)[:, :count]
+        rows, _, _ = selected(torch.cat((x[:, :1], gather_rows(x[:, 1:], kept)), dim=1))
+        return rows[:, 1:], kept
+
+
+def _run(
+    layer: nn.Module, x: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A layer whose rows see only some keys.
+
+    Args:
+        layer: of the tower.
+        x: [B, N + 1, Dv].
+        mask: [B, 1, 1, N + 1] fp32, added to the logits; None where all keys are seen.
+
+    Returns:
+        The layer's output; [B, N] fp32 the class row's attention as shares of its sum; [B, N] fp32 scores.
+    """
+    assert isinstance(layer, Layer)
+    own = layer.self_attn
+    normed = layer.layer_norm1(x)
+    q, k, v = (own.split(project(normed)) for project in (own.q_proj, own.k_proj, own.v_proj))
+    x = x + own.out_proj(attend(q, k, v, mask, own.fused and mask is None))
+    x = x + layer.mlp(layer.layer_norm2(x))
+
+    value = v.float()
+    attention = _share(q[:, :, :1].float() * (1.0 / math.sqrt(q.shape[-1])), k.float(), mask)
+    likeness = _share(value[:, :, :1], value, mask)
+    strength = value.mean(dim=1).abs().sum(dim=-1)[:, 1:]
+    return x, attention, (attention + likeness) * strength
+
+
+def _share(row: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Softmax of one row [B, H, 1, d] over rows [B, H, N + 1, d], over heads; of patches, as shares: [B, N] fp32."""
+    logits = torch.matmul(row, rows.transpose(2, 3))
+    weights = torch.softmax(logits if mask is None else logits + mask, dim=-1).mean(dim=1)[:, 0, 1:]
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(_TINY)
+
+
+def _stay(attention: torch.Tensor, alive: torch.Tensor, keep: torch.Tensor, left: int) -> torch.Tensor:
+    """How many patches stay at a cut.
+
+    Args:
+        attention: [B, N] fp32, shares of the class row's attention.
+        alive: [B, N] bool, patches before the cut.
+        keep: int64 scalar.
+        left: layers before the selected one that come after the cut.
+
+    Returns:
+        [B, 1] or a scalar, int64.
+    """
+    if left == 0:
+        return keep
+    n = alive.float().sum(dim=1, keepdim=True)
+    entropy = -(attention * attention.clamp_min(_TINY).log()).sum(dim=1, keepdim=True)
+    focus = (entropy / n.log().clamp_min(1e-6)).clamp(0.0, 1.0)  # a single patch has no entropy: 0 / 0
+    go = torch.round((n - keep) * (1.0 / math.sqrt(left)) * (1.0 - focus * focus))
+    return torch.maximum((n - go).to(torch.int64), keep)
+
+
+METHODS = (Method(name="flowcut", encoder=Encoder),)

@@ -1,0 +1,233 @@
+"""STS: first rows that lie and look apart from each other, then those that the prompt attends to.
+
+arXiv 2606.03569, known by its abstract; everything below it is reconstructed (the card says so).
+
+1. After the encoder, repulsion-based sampling. Two patches repel each other the more, the nearer they lie on the grid
+   and the more alike they are; rows are picked one after another where the picked ones repel least, in a tie the one
+   that the class row attends to most. ``sts`` picks once from every cell of the grid, in rounds; ``sts-greedy``
+   picks freely, one row at a time, which a loop on the host does.
+2. One cut, before half of the decoder's layers: visual rows scored by the attention they get in the layer that just
+   ran from all rows of the prompt after the image, averaged over heads and rows. The others are dropped; every row
+   that stays keeps its position id.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from edgeprune.bundle.manifest import Vision
+from edgeprune.errors import UsageError
+from edgeprune.methods.attention import probabilities
+from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
+from edgeprune.methods.span import keep_rows, read_keep, read_span
+
+_UNLIKE = 0.2  # how much a patch that looks altogether different repels
+_ATTENTION = 1e-3  # weight of the class row's attention, which breaks ties and no more
+_PICKED = 1e30
+_OUTSIDE = 3e38
+_MOST_ROUNDS = 64
+
+
+def cuts(layers: int) -> tuple[int, ...]:
+    """Before half of the layers, rounded down."""
+    return (max(1, layers // 2),)
+
+
+def probes(feature_layer: int) -> dict[str, Probe]:
+    """Read in the layer whose output is selected."""
+    return {"cls_attention": Probe("cls_attention", feature_layer)}
+
+
+class Kernel(nn.Module):
+    """How much every patch repels every other, and what each starts with.
+
+    Args:
+        vision: the patch grid.
+    """
+
+    place: torch.Tensor
+
+    def __init__(self, vision: Vision) -> None:
+        super().__init__()
+        patch = torch.arange(vision.tokens)
+        columns = vision.grid[1]
+        place = torch.stack((patch.div(columns, rounding_mode="floor"), patch % columns))
+        self.register_buffer("place", place.float(), persistent=False)
+
+    def forward(
+        self, features: torch.Tensor, cls_attention: torch.Tensor, keep: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Build the potential.
+
+        Args:
+            features: [B, N, Dv].
+            cls_attention: [B, N] fp32.
+            keep: int64 scalar M; M patches spread evenly lie sqrt(N / M) apart, which is how far repulsion reaches.
+
+        Returns:
+            kernel [B, N, N] fp32, row j what picking j adds to every patch; start [B, N] fp32.
+        """
+        distance = (self.place[:, :, None] - self.place[:, None, :]).square().sum(dim=0)
+        near = torch.exp(distance * (keep.float() * (-0.5 / features.shape[1])))
+        unit = features.float()
+        unit = unit / unit.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        alike = torch.matmul(unit, unit.transpose(1, 2)).clamp_min(0.0)
+        low, high = cls_attention.amin(dim=1, keepdim=True), cls_attention.amax(dim=1, keepdim=True)
+        attention = (cls_attention - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+        return near * (_UNLIKE + (1.0 - _UNLIKE) * alike), attention * -_ATTENTION
+
+
+class RoundsStage(Kernel):
+    """Sampling in rounds of one patch per cell of the grid.
+
+    Cells are square, of the least side that divides the grid's and leaves three rounds. Which side that is depends
+    on the request, so the cells of all sides are tables, and there are as many rounds as any request needs, of
+    which those beyond its own change nothing.
+
+    Args:
+        vision: the patch grid.
+
+    Raises:
+        UsageError: the grid's sides have so few common divisors that some request would need too many rounds.
+    """
+
+    cells: torch.Tensor
+    groups: torch.Tensor
+
+    def __init__(self, vision: Vision) -> None:
+        super().__init__(vision)
+        rows, columns = vision.grid
+        common = math.gcd(rows, columns)
+        sides = [side for side in range(2, common + 1) if common % side == 0] or [1]
+        groups = [vision.tokens // side**2 for side in sides]
+        patch = torch.arange(vision.tokens)
+        row, column = patch.div(columns, rounding_mode="floor"), patch % columns
+        cells = [
+            row.div(side, rounding_mode="floor") * (columns // side) + column.div(side, rounding_mode="floor")
+            for side in sides
+        ]
+        self.register_buffer("cells", torch.stack(cells), persistent=False)  # [sides, N]
+        self.register_buffer("groups", torch.tensor(groups), persistent=False)  # [sides]
+        self.most = groups[0]
+        self.rounds = max(
+            keep // groups[sum(keep < 3 * group for group in groups[:-1])] for keep in range(1, vision.tokens + 1)
+        )
+        if self.rounds > _MOST_ROUNDS:
+            raise UsageError(
+                f"sts would need {self.rounds} rounds for a grid of {rows} x {columns}, whose sides have hardly a "
+                "common divisor; take sts-greedy"
+            )
+
+    def forward(
+        self, features: torch.Tensor, cls_attention: torch.Tensor, keep: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample patches.
+
+        Args:
+            features: [B, N, Dv].
+            cls_attention: [B, N] fp32.
+            keep: int64 scalar M, rows out.
+
+        Returns:
+            rows [B, M, Dv] and ``kept`` [B, M] int64 patch indices, ascending.
+        """
+        kernel, energy = super().forward(features, cls_attention, keep)
+        side = (keep < 3 * self.groups[:-1]).to(torch.int64).sum(dim=0, keepdim=True)
+        cell, group = self.cells.index_select(0, side)[0], self.groups.index_select(0, side)
+        chosen = torch.zeros_like(energy) > 0
+        for done in range(1, self.rounds + 1):
+            first, _ = self._least(energy, cell)
+            picked = first & (group * done <= keep)
+            energy = energy + torch.matmul(picked.float()[:, None], kernel)[:, 0]
+            energy = energy.masked_fill(picked, _PICKED)
+            chosen = chosen | picked
+        # What is left over comes from the cells whose best patch is repelled least.
+        first, best = self._least(energy, cell)
+        cell_in = rank(-best) < keep % group
+        chosen = chosen | (first & cell_in.index_select(1, cell))
+        kept = chosen_first(chosen)[:, : read_keep(keep, features.shape[1])]
+        return gather_rows(features, kept), kept
+
+    def _least(self, energy: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which patches [B, N] are the least of their cell, the first one on ties, and that least [B, cells]."""
+        patch = torch.arange(energy.shape[1], device=energy.device, dtype=torch.int32)
+        member = torch.arange(self.most, device=energy.device)[:, None] == cell
+        spread = torch.where(member, energy[:, None], _OUTSIDE)
+        least = spread.amin(dim=2)
+        first = torch.where(member & (spread == least[:, :, None]), patch, energy.shape[1]).amin(dim=2)
+        return first.index_select(1, cell) == patch, least
+
+
+class GreedyStage(nn.Module):
+    """Takes the rows that the host has picked."""
+
+    def forward(self, features: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gather.
+
+        Args:
+            features: [B, N, Dv].
+            chosen: [B, K] int64, ascending.
+
+        Returns:
+            rows [B, K, Dv] and ``kept`` [B, K] int64, which is ``chosen``.
+        """
+        return gather_rows(features, chosen), chosen.clone()
+
+
+class DecoderCut(nn.Module):
+    """The cut; it has no weights."""
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        position_ids: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        span_start: torch.Tensor,
+        span_length: torch.Tensor,
+        keep: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``; text must follow them.
+
+        Args:
+            hidden: [B, S, D].
+            position_ids: [B, S] int64.
+            query: [B, H, S, d], rotated, of the layer before the cut.
+            key: [B, G, S, d], rotated, of the same layer.
+            span_start, span_length: int64 scalars.
+            keep: int64 scalar K, visual rows out.
+
+        Returns:
+            hidden [B, S - v + K, D]; the position ids of its rows; ``kept`` [B, K] int64, indices into the v visual
+            rows, ascending.
+        """
+        start, end = read_span(hidden, span_start, span_length)
+        attention = probabilities(query[:, :, end:], key, end).mean(dim=1)[:, :, start:end]
+        kept = top(attention.mean(dim=1), read_keep(keep, attention.shape[2]))
+        return *keep_rows(hidden, position_ids, start, end, kept), kept
+
+
+METHODS = (
+    Method(
+        name="sts",
+        positions="keep",
+        probes=probes,
+        vision=RoundsStage,
+        cuts=cuts,
+        decoder_cut=lambda config, fused: DecoderCut(),
+    ),
+    Method(
+        name="sts-greedy",
+        positions="keep",
+        probes=probes,
+        vision=lambda vision: GreedyStage(),
+        kernel=Kernel,
+        sampler="repulsion",
+        cuts=cuts,
+        decoder_cut=lambda config, fused: DecoderCut(),
+    ),
+)

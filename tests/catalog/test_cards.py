@@ -1,0 +1,90 @@
+"""The cards: whole, in legal form, and in accord with themselves and with the rules they name."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+
+import pytest
+
+from edgeprune import catalog
+from edgeprune.budget.schedule import Site, make_schedule, reach
+from edgeprune.bundle.manifest import PLACES
+from edgeprune.errors import UsageError
+from edgeprune.methods.method import load
+
+NAMES = catalog.names()
+
+
+def test_names_and_variants() -> None:
+    own = catalog.names(variants=False)
+    assert set(own) <= set(NAMES) and list(NAMES) == sorted(NAMES)
+    for name in set(NAMES) - set(own):
+        assert catalog.card(name).variant_of in own
+
+
+def test_an_unknown_name_gets_a_near_one() -> None:
+    with pytest.raises(UsageError, match=r"unknown method 'fastvv'; methods: .*; did you mean 'fastv'"):
+        catalog.card("fastvv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_card_is_whole(name: str) -> None:
+    card = catalog.card(name)
+    assert card.name == name
+    for key in ("title", "summary", "paper", "rule", "file"):
+        assert getattr(card, key).strip(), key
+    for field in fields(card):
+        value = getattr(card, field.name)
+        if field.name not in ("budgets", "places") and isinstance(value, tuple):
+            assert all(isinstance(line, str) and line.strip() for line in value), field.name
+    assert card.stages and card.positions in ("repack", "keep")
+    assert card.published or card.ours
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_places(name: str) -> None:
+    places = catalog.card(name).places
+    before = [place for place in places if isinstance(place, str)]
+    layers = [place for place in places if isinstance(place, int)]
+    assert places and list(places) == [*before, *layers]
+    assert before == [place for place in PLACES if place in before]
+    assert layers == sorted({*layers}) and all(1 <= layer < 32 for layer in layers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_and_the_method_agree(name: str) -> None:
+    card, method = catalog.card(name), load(name)
+    early = {"encoder": method.encoder, "vision": method.vision, "projected": method.projected}
+    assert card.places == (*(place for place in PLACES if early[place]), *method.cuts(32))
+    assert card.positions == method.positions
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rule_is_there_and_reaches_something(name: str) -> None:
+    card = catalog.card(name)
+    rule = importlib.import_module(f"edgeprune.budget.{card.rule}")
+    assert callable(rule.reach) and callable(rule.stages)
+    site = Site(576, card.places, 32)
+    low, high = reach(name, site)
+    assert 1 <= low <= high < 576
+    for keep in {low, (low + high) // 2, high}:
+        schedule = make_schedule(name, keep, site)
+        assert tuple(stage.cut for stage in schedule.stages) == card.places
+        assert schedule.average == pytest.approx(keep, abs=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budgets(name: str) -> None:
+    card = catalog.card(name)
+    labels = [(budget.tokens, budget.label) for budget in card.budgets]
+    assert len(set(labels)) == len(labels)
+    for budget in card.budgets:
+        assert len(budget.counts) == len(card.places)
+        assert budget.merged == () or len(budget.merged) == len(budget.counts)
+        assert all(0 <= merged < count for merged, count in zip(budget.merged, budget.counts, strict=False))
+        assert list(budget.counts) == sorted(budget.counts, reverse=True)
+        assert budget.counts[-1] >= 1 and budget.counts[0] < budget.tokens
+        assert budget.label and budget.source
+        schedule = make_schedule(name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32))
+        assert tuple(stage.keep for stage in schedule.stages) == budget.counts

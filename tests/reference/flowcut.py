@@ -1,0 +1,89 @@
+"""FlowCut (arXiv 2505.19536) in plain numpy: patches leave between the encoder's layers, as in its release.
+
+Every layer scores the patches by class attention, likeness of their values to the class row's and size of their
+values; scores accumulate. After every other layer some patches leave: more where the attention is focused.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tests.reference import llava
+from tests.reference.llava import Array, Weights, _layer_norm, _patch_rows, _setting
+from tests.reference.pruning import Indices, Pruned
+
+POSITIONS = "repack"
+LOG_FLOOR = 1e-30  # an attention that underflows contributes nothing to the entropy
+
+
+def cuts(layers: int) -> tuple[int, ...]:
+    """Give no layer: the decoder is not cut."""
+    return ()
+
+
+def selected_layer(w: Weights) -> int:
+    """Give the encoder layer whose output is projected (LLaVA-1.5: 22 of 0..23)."""
+    total, index = int(_setting(w.vision, "num_hidden_layers", 24)), _setting(w.config, "vision_feature_layer", -2)
+    return int(index if index >= 0 else total + 1 + index) - 1  # hidden_states has the embeddings first
+
+
+def encoder_layer(w: Weights, index: int, x: Array) -> tuple[Array, Array, Array]:
+    """Run one layer; give its output, the attention [H, 1 + n] of the class row, and the values [H, 1 + n, d]."""
+    at, heads = f"vision.encoder.layers.{index}", int(_setting(w.vision, "num_attention_heads", 16))
+    normed = _layer_norm(w, f"{at}.layer_norm1", x)
+    q, k, v = (llava.split_heads(w.linear(f"{at}.self_attn.{p}_proj", normed), heads) for p in ("q", "k", "v"))
+    attention = llava.softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
+    x = x + w.linear(f"{at}.self_attn.out_proj", llava.join_heads(attention @ v))
+    act = str(_setting(w.vision, "hidden_act", "quick_gelu"))
+    inner = llava.activation(act, w.linear(f"{at}.mlp.fc1", _layer_norm(w, f"{at}.layer_norm2", x)))
+    return x + w.linear(f"{at}.mlp.fc2", inner), attention[:, 0], v
+
+
+def score(attention: Array, values: Array) -> Array:
+    """Score the patches of one layer; the products of values are not divided by the root of their size."""
+    a = attention.mean(axis=0)[1:]
+    s = llava.softmax((values @ values[:, 0, :, None])[..., 0]).mean(axis=0)[1:]
+    size = np.abs(values.mean(axis=0)[1:]).sum(axis=-1)
+    result: Array = (a / a.sum() + s / s.sum()) * size
+    return result
+
+
+def remaining_patches(attention: Array, keep: int, layers_left: int) -> int:
+    """Give how many patches stay after a prune point, by the class row's attention to the patches."""
+    count = len(attention)
+    if layers_left == 0:
+        return keep
+    p = attention / attention.sum()
+    entropy = -sum(float(v) * math.log(max(float(v), LOG_FLOOR)) for v in p) / math.log(count)
+    leave = round((count - keep) / math.sqrt(layers_left) * (1 - entropy**2))  # halves go to the even number
+    return max(count - leave, keep)
+
+
+def prune(w: Weights, pixel_values: Array, keep: int) -> tuple[Array, list[Indices]]:
+    """Run the encoder; give the selected output, class row first, and the patches alive after every layer."""
+    x, selected = _patch_rows(w, pixel_values), selected_layer(w)
+    alive = np.arange(len(x) - 1, dtype=np.int64)
+    if not 1 <= keep <= len(alive) or (selected == 0 and keep < len(alive)):
+        raise ValueError(f"cannot keep {keep} of {len(alive)} patches before layer {selected}")
+    cumulative, history = np.zeros(len(alive)), []
+    for index in range(selected + 1):
+        x, attention, values = encoder_layer(w, index, x)
+        if index < selected and len(alive) > keep:
+            now = score(attention, values)
+            cumulative = now if index == 0 else 0.5 * cumulative + 0.5 * now
+            left = selected - 1 - index
+            if left % 2 == 0:
+                stay = remaining_patches(attention.mean(axis=0)[1:], keep, left)
+                order = np.sort(np.argsort(-cumulative, kind="stable")[:stay])
+                alive, cumulative = alive[order], cumulative[order]
+                x = np.concatenate([x[:1], x[1:][order]])
+        history.append(alive)
+    return x, history
+
+
+def encoder(w: Weights, pixel_values: Array, keep: int) -> Pruned:
+    """Run the pruning encoder and give the patches of its selected output, without the class row."""
+    features, history = prune(w, pixel_values, keep)
+    return Pruned(features[1:], history[-1])
