@@ -13,6 +13,7 @@ import click
 from edgeprune.cli.options import json_option
 
 if TYPE_CHECKING:
+    from edgeprune.budget.schedule import Schedule
     from edgeprune.catalog import Card
     from edgeprune.recipes.model import ModelRecipe
     from edgeprune.recipes.target import Target
@@ -77,12 +78,14 @@ def _method_facts(card: Card) -> dict[str, Any]:
     facts = asdict(card)
     low, high = _reach(card)
     facts["reach"] = {"low": low, "high": high, "tokens": TOKENS, "layers": LAYERS}
-    for budget, average in zip(facts["budgets"], _averages(card), strict=True):
-        budget["average"] = average
+    for budget, schedule in zip(facts["budgets"], _schedules(card), strict=True):
+        budget["average"] = schedule.average
     return facts
 
 
 def _method_card(card: Card) -> str:
+    from edgeprune.budget.macs import visual_share
+
     low, high = _reach(card)
     cuts = any(isinstance(place, int) for place in card.places)
     stages = [f"{number}. {stage}" for number, stage in enumerate(card.stages, 1)] if card.stages[1:] else card.stages
@@ -90,8 +93,9 @@ def _method_card(card: Card) -> str:
     width = max(map(len, labels), default=0)
     budgets = [
         f"{label:<{width}}  {' > '.join(map(str, budget.counts))} of {budget.tokens}, "
-        f"{average:.4g} on average ({budget.source})"
-        for label, budget, average in zip(labels, card.budgets, _averages(card), strict=True)
+        f"{schedule.average:.4g} on average ({budget.source}); "
+        f"{100 * visual_share(schedule):.3g}% of the multiply-accumulates on visual rows"
+        for label, budget, schedule in zip(labels, card.budgets, _schedules(card), strict=True)
     ]
     fields: list[_Field] = [
         ("variant of", [card.variant_of] if card.variant_of else []),
@@ -114,12 +118,12 @@ def _reach(card: Card) -> tuple[int, int]:
     return reach(card.name, Site(TOKENS, card.places, LAYERS))
 
 
-def _averages(card: Card) -> list[float]:
-    """What each of the paper's budgets averages to over the decoder layers."""
+def _schedules(card: Card) -> list[Schedule]:
+    """Each of the paper's budgets, spelled out."""
     from edgeprune.budget.schedule import Site, make_schedule
 
     return [
-        make_schedule(card.name, f"paper:{budget.label}", Site(budget.tokens, card.places, LAYERS)).average
+        make_schedule(card.name, f"paper:{budget.label}", Site(budget.tokens, card.places, LAYERS))
         for budget in card.budgets
     ]
 
