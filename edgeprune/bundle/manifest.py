@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgeprune.bundle.codec import decode, encode
 from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.prompt import PromptFacts
+from edgeprune.bundle.sizes import Decoder, TextTower, Vision
 from edgeprune.errors import BundleError
 
-SCHEMA = 2
+SCHEMA = 3
 NAME = "edgeprune.json"
 OPSET = {"base": 18, "fused": 23}
 SIDE_LIMIT = 8192
@@ -160,45 +161,6 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Vision:
-    """The encoder: patch ``grid`` (rows, columns) and feature width."""
-
-    grid: tuple[int, int]
-    width: int
-
-    def __post_init__(self) -> None:
-        if min(*self.grid, self.width) < 1:
-            raise BundleError(f"{NAME}: vision has grid {list(self.grid)} and width {self.width}; expected 1 or more")
-
-    @property
-    def tokens(self) -> int:
-        """Patches of one image, which are its visual tokens without pruning."""
-        return self.grid[0] * self.grid[1]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Sizes of the language model; ``context`` is the longest sequence it has positions for."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocab: int
-    context: int
-
-    def __post_init__(self) -> None:
-        if min(astuple(self)) < 1:
-            raise BundleError(f"{NAME}: {self}; expected sizes of 1 or more")
-        if self.heads % self.kv_heads:
-            raise BundleError(
-                f"{NAME}: decoder has {self.heads} heads over {self.kv_heads} kv_heads; expected a multiple"
-            )
-
-
-@dataclass(frozen=True)
 class TextFacts:
     """How the question is tokenised for CLIP's text tower, and the CLIP checkpoint that the tower is from.
 
@@ -207,6 +169,7 @@ class TextFacts:
         tokenizer: tokenizers library format.
         length: tokens of a text: start token, the question's, end token, padding; what is longer is cut.
         start_id, end_id, pad_id: of these tokens.
+        tower: its sizes.
     """
 
     id: str
@@ -216,6 +179,7 @@ class TextFacts:
     start_id: int
     end_id: int
     pad_id: int
+    tower: TextTower
 
     def __post_init__(self) -> None:
         if self.length < 3:
@@ -403,6 +367,8 @@ class Manifest:
             raise BundleError(f"{NAME}: schema {schema} is no longer read; expected {SCHEMA}: export the model again")
         try:
             manifest = decode(cls, value, NAME)
+        except BundleError as error:  # sizes do not know which file they are read from
+            raise BundleError(str(error) if NAME in str(error) else f"{NAME}: {error}") from error
         except RecursionError as error:
             raise BundleError(f"{NAME} is nested too deep") from error
         manifest.check_names()

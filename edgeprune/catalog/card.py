@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ else:
 Place = Literal["encoder", "vision", "projected"]
 
 _FOLDER = Path(__file__).parent
+_DEPTH = 32  # layers that the places of cards are for
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Card:
         stages: one line per stage: where, what is scored, what becomes of the rest.
         places: where it prunes with a decoder of 32 layers, in order of execution: "encoder", "vision" (after the
             encoder), "projected" (after the projector), then the layers before which a cut lies.
+        rounding: at another depth cuts lie at the same fractions of it: at the nearest layer, or rounded "down".
+        places_at: depths, as text, at which the method has places of its own.
         needs: what a checkpoint must have; empty where any will do.
         published: what its paper fixes and this follows, one line each.
         ours: what is our reading or reconstruction, one line each; empty where the paper and code fix everything.
@@ -72,6 +76,8 @@ class Card:
     positions: Literal["repack", "keep"]
     stages: tuple[str, ...]
     places: tuple[Place | int, ...]
+    rounding: Literal["nearest", "down"] = "nearest"
+    places_at: Mapping[str, tuple[Place | int, ...]] = field(default_factory=dict)
     code: str = ""
     file: str = ""
     variant_of: str | None = None
@@ -80,6 +86,20 @@ class Card:
     ours: tuple[str, ...] = ()
     budgets: tuple[Published, ...] = ()
     sure: float = 1.0
+
+    def at(self, layers: int) -> tuple[Place | int, ...]:
+        """Where it prunes with a decoder of so many layers, cuts rising and at least 1."""
+        places = self.places_at.get(str(layers), self.places)
+        early = tuple(place for place in places if not isinstance(place, int))
+        of, up = (layers, 0.0) if places is not self.places else (_DEPTH, 0.5 if self.rounding == "nearest" else 0.0)
+        cuts: list[int] = []
+        for place in places[len(early) :]:
+            cuts.append(max(cuts[-1] + 1 if cuts else 1, int(int(place) * layers / of + up)))
+        return (*early, *cuts)
+
+    def cuts(self, layers: int) -> tuple[int, ...]:
+        """The decoder layers among ``at``."""
+        return tuple(place for place in self.at(layers) if isinstance(place, int))
 
 
 def names(variants: bool = True) -> tuple[str, ...]:
@@ -101,11 +121,12 @@ def card(name: str) -> Card:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"unknown method {name!r}; methods: {', '.join(known)}{hint}")
     table = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    allowed = {field.name for field in fields(Card)} - {"name"}
+    allowed = {known.name for known in fields(Card)} - {"name"}
     if unknown := sorted(set(table) - allowed):
         raise EdgePruneError(f"card {name}.toml: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
     values = _frozen(table)
     values["budgets"] = tuple(_published(entry) for entry in table.get("budgets", ()))
+    values["places_at"] = _frozen(table.get("places_at", {}))
     values.setdefault("file", name.replace("-", "_"))
     return Card(name=name, **values)
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from edgeprune.engines.key import Conditions
-from edgeprune.runtime.local import cache_folder
+from edgeprune.local import cache_folder
 
 
 def timing_cache(conditions: Conditions) -> Path | None:

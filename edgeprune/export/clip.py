@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from edgeprune.bundle.manifest import TextFacts
+from edgeprune.bundle.sizes import TextTower
 from edgeprune.bundle.store import describe
 from edgeprune.checkpoint import facts
 from edgeprune.checkpoint.clip import ClipConfig, read_clip_config
@@ -51,8 +52,10 @@ class Clip:
             )
         path = work / TOKENIZER
         path.write_bytes(facts.tokenizer_files(self.source)["tokenizer.json"])
-        length = self.config.text.length
-        return TextFacts(self.source.id, self.source.revision, describe(work, path), length, start, end, pad)
+        text = self.config.text
+        tower = TextTower(text.layers, text.hidden, text.heads, text.intermediate, self.config.embed)
+        tokenizer = describe(work, path)
+        return TextFacts(self.source.id, self.source.revision, tokenizer, text.length, start, end, pad, tower)
 
 
 def open_clip(source: Source) -> Clip:

@@ -32,7 +32,7 @@ def probe_tensor(model: Family, probe: Probe, dtype: Dtype) -> Tensor:
         return Tensor(name, dtype, ("B", 1, facts.width))
     if probe.kind == "cls_attention":
         return Tensor(name, "fp32", ("B", facts.tokens))
-    return Tensor(name, "fp32", ("B", facts.tokens + 1, model.vision_head_dim))
+    return Tensor(name, "fp32", ("B", facts.tokens + 1, facts.head_dim))
 
 
 class MethodPlanner:

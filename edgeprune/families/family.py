@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from edgeprune.bundle.manifest import Decoder, Vision
+from edgeprune.bundle.sizes import Decoder, Vision
 from edgeprune.checkpoint.weights import Weights
 from edgeprune.errors import RecipeError
 from edgeprune.families.part import Part
@@ -34,10 +34,6 @@ class Family(Protocol):
     @property
     def vision_facts(self) -> Vision:
         """The encoder's facts for the manifest."""
-
-    @property
-    def vision_head_dim(self) -> int:
-        """Width of one of the encoder's heads."""
 
     @property
     def decoder_facts(self) -> Decoder:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeprune.bundle.manifest import Decoder, Vision
+from edgeprune.bundle.sizes import Decoder, Vision
 from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.weights import Weights
 from edgeprune.decoders.llama import Segment
@@ -68,18 +68,14 @@ class Llava:
     @property
     def vision_facts(self) -> Vision:
         """The encoder's facts for the manifest."""
-        side = self.config.vision.image_size // self.config.vision.patch_size
-        return Vision((side, side), self.config.vision.hidden)
+        v = self.config.vision
+        side = v.image_size // v.patch_size
+        return Vision((side, side), v.hidden, self.config.feature_layer + 1, v.heads, v.intermediate, v.patch_size)
 
     @property
     def image_size(self) -> int:
         """Side of the encoder's picture in pixels."""
         return self.config.vision.image_size
-
-    @property
-    def vision_head_dim(self) -> int:
-        """Width of one of the encoder's heads."""
-        return self.config.vision.hidden // self.config.vision.heads
 
     @property
     def decoder_facts(self) -> Decoder:

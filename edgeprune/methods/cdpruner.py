@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.bundle.manifest import Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint.clip import ClipConfig
 from edgeprune.layers.linear import Linear
 from edgeprune.layers.norm import LayerNorm

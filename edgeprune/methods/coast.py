@@ -20,17 +20,12 @@ import torch
 from torch import nn
 
 from edgeprune.methods.attention import probabilities
-from edgeprune.methods.method import Method, scaled
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import chosen_first, gather_rows, rank
 from edgeprune.methods.span import keep_rows, read_keep, read_span
 
 _LEAST_CONTEXT, _MOST_CONTEXT = 0.05, 0.15
 _TAKEN = torch.finfo(torch.float32).min
-
-
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before layer 2 of 32, and before layer 14 of 28."""
-    return (14,) if layers == 28 else scaled((2,), layers)
 
 
 class DecoderCut(nn.Module):
@@ -122,6 +117,6 @@ def _contrast(
 
 
 METHODS = (
-    Method(name="coast", positions="keep", cuts=cuts, decoder_cut=lambda config, fused: DecoderCut("keep")),
-    Method(name="coast-rest", positions="keep", cuts=cuts, decoder_cut=lambda config, fused: DecoderCut("rest")),
+    Method(name="coast", positions="keep", decoder_cut=lambda config, fused: DecoderCut("keep")),
+    Method(name="coast-rest", positions="keep", decoder_cut=lambda config, fused: DecoderCut("rest")),
 )

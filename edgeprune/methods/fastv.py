@@ -15,14 +15,9 @@ import torch
 from torch import nn
 
 from edgeprune.methods.attention import probabilities
-from edgeprune.methods.method import Method, scaled
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import top
 from edgeprune.methods.span import keep_rows, read_keep, read_span
-
-
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before layer 2 of 32."""
-    return scaled((2,), layers)
 
 
 class DecoderCut(nn.Module):
@@ -59,4 +54,4 @@ class DecoderCut(nn.Module):
         return *keep_rows(hidden, position_ids, start, end, kept), kept
 
 
-METHODS = (Method(name="fastv", positions="keep", cuts=cuts, decoder_cut=lambda config, fused: DecoderCut()),)
+METHODS = (Method(name="fastv", positions="keep", decoder_cut=lambda config, fused: DecoderCut()),)

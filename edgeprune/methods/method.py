@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 from edgeprune import catalog
-from edgeprune.bundle.manifest import Vision
+from edgeprune.bundle.sizes import Vision
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,6 @@ def _no_probes(feature_layer: int) -> Mapping[str, Probe]:
     return {}
 
 
-def _no_cuts(layers: int) -> tuple[int, ...]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Method:
     """One pruning method, or a variant of one.
@@ -52,10 +48,9 @@ class Method:
         projected: makes the stage on the projected rows, from the encoder's facts.
         kernel: makes the graph in front of ``vision`` or ``projected`` whose output ``sampler`` chooses by.
         sampler: what chooses rows on the host from ``kernel`` (``runtime.samplers``); None where a graph does.
-        cuts: decoder depth to the layers before which rows are dropped.
         needs_clip: whether ``prepare`` and ``kernel`` are parts of a CLIP checkpoint beside the model's own; they are
             then made from (its configuration, fused) and (the encoder's facts, its configuration), with its names.
-        decoder_cut: makes a cut's module from (decoder configuration, fused); its parameters, if any, carry the
+        decoder_cut: makes the module of a cut from (decoder configuration, fused); its parameters, if any, carry the
             names of the decoder layer that follows the cut.
     """
 
@@ -69,17 +64,11 @@ class Method:
     kernel: Callable[..., nn.Module] | None = None
     sampler: Literal["dpp", "repulsion"] | None = None
     needs_clip: bool = False
-    cuts: Callable[[int], tuple[int, ...]] = field(default=_no_cuts)
     decoder_cut: Callable[..., nn.Module] | None = None
 
-
-def scaled(positions: tuple[int, ...], layers: int, of: int = 32) -> tuple[int, ...]:
-    """Cuts published for ``of`` layers, at the same fractions of another depth, rising and at least 1."""
-    found: list[int] = []
-    for position in positions:
-        least = found[-1] + 1 if found else 1
-        found.append(max(least, int(position * layers / of + 0.5)))
-    return tuple(found)
+    def cuts(self, layers: int) -> tuple[int, ...]:
+        """The layers of a decoder before which rows are dropped, by the method's card."""
+        return catalog.card(self.name).cuts(layers)
 
 
 def load(name: str) -> Method:

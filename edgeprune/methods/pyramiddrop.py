@@ -19,11 +19,6 @@ from edgeprune.methods.selection import gather_rows, top
 from edgeprune.methods.span import read_keep, read_span, renumber, replace_rows
 
 
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before the layers at a quarter, a half and three quarters of the depth, rounded down."""
-    return tuple(layers * quarter // 4 for quarter in (1, 2, 3))
-
-
 class DecoderCut(NextLayer):
     """A cut between two decoder layers; carries the next layer's input norm and q/k projections."""
 
@@ -55,4 +50,4 @@ class DecoderCut(NextLayer):
         return pruned, renumber(pruned), kept
 
 
-METHODS = (Method(name="pyramiddrop", positions="repack", cuts=cuts, decoder_cut=DecoderCut),)
+METHODS = (Method(name="pyramiddrop", positions="repack", decoder_cut=DecoderCut),)

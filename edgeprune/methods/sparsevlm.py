@@ -25,7 +25,7 @@ from torch import nn
 from edgeprune.decoders.llama import LlamaSettings
 from edgeprune.layers.rotary import Rotary
 from edgeprune.methods.attention import probabilities
-from edgeprune.methods.method import Method, scaled
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_count, top
 from edgeprune.methods.span import keep_rows, read_keep, read_span, renumber, replace_rows
 
@@ -33,11 +33,6 @@ HEADS = 14  # fixed in the code, for any number of heads
 # Gravity falls with distance and would change its sign beyond the published prompts (at a distance of 1479 for d =
 # 128): it is held at this part of its value at distance 0, so that no probability is divided by nothing.
 LEAST_GRAVITY = 0.01
-
-
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before layers 3, 7 and 16 of 32."""
-    return scaled((3, 7, 16), layers)
 
 
 class Raters(nn.Module):
@@ -274,8 +269,6 @@ def squared_distances(x: torch.Tensor) -> torch.Tensor:
 
 
 METHODS = (
-    Method(
-        name="sparsevlm", positions="repack", prepare=Raters, cuts=cuts, decoder_cut=lambda config, fused: DecoderCut()
-    ),
-    Method(name="sparsevlm-plus", positions="keep", prepare=Raters, cuts=cuts, decoder_cut=PlusCut),
+    Method(name="sparsevlm", positions="repack", prepare=Raters, decoder_cut=lambda config, fused: DecoderCut()),
+    Method(name="sparsevlm-plus", positions="keep", prepare=Raters, decoder_cut=PlusCut),
 )

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import nn
 
-from edgeprune.bundle.manifest import Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.errors import UsageError
 from edgeprune.methods.attention import probabilities
 from edgeprune.methods.method import Method, Probe
@@ -30,11 +30,6 @@ _ATTENTION = 1e-3  # weight of the class row's attention, which breaks ties and 
 _PICKED = 1e30
 _OUTSIDE = 3e38
 _MOST_ROUNDS = 64
-
-
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before half of the layers, rounded down."""
-    return (max(1, layers // 2),)
 
 
 def probes(feature_layer: int) -> dict[str, Probe]:
@@ -217,7 +212,6 @@ METHODS = (
         positions="keep",
         probes=probes,
         vision=RoundsStage,
-        cuts=cuts,
         decoder_cut=lambda config, fused: DecoderCut(),
     ),
     Method(
@@ -227,7 +221,6 @@ METHODS = (
         vision=lambda vision: GreedyStage(),
         kernel=Kernel,
         sampler="repulsion",
-        cuts=cuts,
         decoder_cut=lambda config, fused: DecoderCut(),
     ),
 )

@@ -22,11 +22,6 @@ from edgeprune.methods.method import Method
 from edgeprune.methods.span import read_span, renumber, replace_rows
 
 
-def cuts(layers: int) -> tuple[int, ...]:
-    """Cut before the layers at a quarter, a half and three quarters of the depth, rounded down."""
-    return tuple(layers * quarter // 4 for quarter in (1, 2, 3))
-
-
 class DecoderCut(NextLayer):
     """A cut between two decoder layers; carries the next layer's input norm and q/k projections."""
 
@@ -68,7 +63,6 @@ METHODS = (
         positions="repack",
         probes=probes,
         vision=lambda vision: VisionStage(),
-        cuts=cuts,
         decoder_cut=DecoderCut,
     ),
 )

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgeprune.bundle.manifest import Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.layers.repeat import Repeated
 from edgeprune.methods.method import Method, Probe
 from edgeprune.methods.selection import chosen_first, gather_rows, rank

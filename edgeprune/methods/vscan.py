@@ -15,18 +15,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgeprune.bundle.manifest import Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.methods.attention import NextLayer, probabilities
 from edgeprune.methods.method import Method, Probe
 from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
 from edgeprune.methods.span import read_keep, read_span, renumber, replace_rows
 
 _WINDOWS = 4  # per side
-
-
-def cuts(layers: int) -> tuple[int, ...]:
-    """Before half of the layers, rounded down."""
-    return (max(1, layers // 2),)
 
 
 def probes(feature_layer: int) -> dict[str, Probe]:
@@ -143,7 +138,6 @@ METHODS = (
         positions="repack",
         probes=probes,
         projected=ProjectedStage,
-        cuts=cuts,
         decoder_cut=DecoderCut,
     ),
 )

@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.bundle.codec import decode
 from edgeprune.bundle.manifest import Dtype
-from edgeprune.errors import RecipeError
+from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.errors import BundleError, RecipeError
 from edgeprune.recipes import find
 
 if sys.version_info >= (3, 11):
@@ -40,6 +42,8 @@ class ModelRecipe:
         family: one of ``FAMILIES``.
         dtype: one of ``DTYPES``; None leaves it to the caller, which takes fp32.
         notes: for people.
+        vision, decoder: how large the model is, for what must know before anything is downloaded; None leaves that to
+            its config.json.
 
     Raises:
         RecipeError: a value of the wrong type or out of range.
@@ -51,6 +55,8 @@ class ModelRecipe:
     family: str = "llava"
     dtype: Dtype | None = None
     notes: str = ""
+    vision: Vision | None = None
+    decoder: Decoder | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "model", "family", "notes"):
@@ -59,6 +65,8 @@ class ModelRecipe:
             self._require(key, bool(getattr(self, key)), "a text that is not empty")
         self._require("family", self.family in FAMILIES, _one_of(FAMILIES))
         self._require("dtype", self.dtype is None or self.dtype in DTYPES, _one_of(DTYPES))
+        both = (self.vision is None) == (self.decoder is None)
+        self._require("vision" if self.decoder else "decoder", both, "[vision] and [decoder] together, or neither")
         self._require("revision", self.revision is None or _is_text(self.revision), "a text that is not empty")
         if self.revision is not None and (self.model == DEMO or not _HUB_ID.fullmatch(self.model)):
             raise RecipeError(f"recipe {self.name}: revision applies to hub ids only, and model is {self.model!r}")
@@ -93,10 +101,16 @@ def load(name_or_path: str) -> ModelRecipe:
     if "model" not in table:
         raise RecipeError(f"{path}: the key 'model' is missing; expected a hub id, a directory or {DEMO!r}")
     try:
-        recipe = ModelRecipe(name=path.stem, **table)
+        recipe = ModelRecipe(name=path.stem, **{**table, **_sizes(table)})
         return replace(recipe, model=_located(path, recipe.model))
-    except RecipeError as error:
+    except (RecipeError, BundleError) as error:
         raise RecipeError(f"{path}: {error}") from error
+
+
+def _sizes(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables [vision] and [decoder], as far as they are there."""
+    kinds: dict[str, type[Any]] = {"vision": Vision, "decoder": Decoder}
+    return {key: decode(kind, table[key], f"[{key}]") for key, kind in kinds.items() if key in table}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

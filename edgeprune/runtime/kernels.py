@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeprune.bundle.plans import write_whole
 from edgeprune.errors import OutputError
-from edgeprune.runtime.local import cache_folder, read_ours
+from edgeprune.local import cache_folder, read_ours
 
 
 class Kernels:

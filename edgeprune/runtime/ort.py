@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from edgeprune.bundle.manifest import Graph, Tensor
 from edgeprune.errors import BackendError, MissingExtra, UsageError
+from edgeprune.local import cache_folder
 from edgeprune.runtime.backend import Array, Session
-from edgeprune.runtime.local import cache_folder
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

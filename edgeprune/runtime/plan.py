@@ -17,10 +17,10 @@ from pathlib import Path
 from edgeprune.bundle.build import FOLDER, NAME, Build, Plan
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
+from edgeprune.local import is_open
 from edgeprune.nvidia.cuda import Device
 from edgeprune.nvidia.library import Library, parse_version
 from edgeprune.runtime import trusted
-from edgeprune.runtime.local import is_open
 
 
 def this_platform() -> str:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from edgeprune.errors import OutputError
-from edgeprune.runtime.local import read_ours, state_folder
+from edgeprune.local import read_ours, state_folder
 
 
 def ledger() -> Path:

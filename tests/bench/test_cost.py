@@ -23,7 +23,8 @@ from edgeprune.bench.cost import (
     tower,
 )
 from edgeprune.budget.schedule import make_schedule, site_of
-from edgeprune.bundle.manifest import Graph, Manifest, Tensor, Vision
+from edgeprune.bundle.manifest import Graph, Manifest, Tensor
+from edgeprune.bundle.sizes import Vision
 from edgeprune.bundle.store import open_bundle
 from edgeprune.runtime.backend import Array, Session
 from edgeprune.runtime.chain import Clock, Text
@@ -174,7 +175,7 @@ def test_the_tower_is_found_at_real_sizes(
     large = replace(
         manifest,
         graphs=(graph, *manifest.graphs[1:]),
-        vision=Vision((side // patch, side // patch), width),
+        vision=Vision((side // patch, side // patch), width, layers, width // 64, intermediate, patch),
         image=replace(manifest.image, crop=(side, side)),
     )
     found = tower(large)

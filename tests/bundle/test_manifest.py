@@ -8,20 +8,9 @@ import pytest
 
 from edgeprune.bundle.codec import encode
 from edgeprune.bundle.image import ImageProcessing
-from edgeprune.bundle.manifest import (
-    Cut,
-    Decoder,
-    File,
-    Graph,
-    Manifest,
-    MethodEntry,
-    Model,
-    Place,
-    Tensor,
-    Vision,
-    spell_place,
-)
+from edgeprune.bundle.manifest import Cut, File, Graph, Manifest, MethodEntry, Model, Place, Tensor, spell_place
 from edgeprune.bundle.prompt import PromptFacts
+from edgeprune.bundle.sizes import Decoder, Vision
 from edgeprune.errors import BundleError
 
 
@@ -32,12 +21,12 @@ def manifest() -> Manifest:
         return Graph(name, role, file, None, layers, tensors[0], tensors[1])
 
     return Manifest(
-        schema=2,
+        schema=3,
         model=Model("a/b", None, "LlavaForConditionalGeneration", "llava"),
         dtype="fp32",
         dialect="base",
         opset=18,
-        vision=Vision((8, 8), 32),
+        vision=Vision((8, 8), 32, 2, 2, 64, 14),
         decoder=Decoder(4, 32, 4, 2, 8, 64, 96, 512),
         image=ImageProcessing("fixed", 112, None, (112, 112), 3, 1 / 255, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         prompt=PromptFacts("{{ messages }}", "<image>", 5, "<s>", "</s>", (2,), 512, ("<s>", "</s>", "<image>")),
@@ -77,8 +66,8 @@ def changed(*path: str | int, value: Any) -> str:
         ("{", "is no valid JSON"),
         ("[]", "'schema' is missing"),
         ("{}", "'schema' is missing"),
-        (changed("schema", value=3), "schema 3 is newer than 2"),
-        (changed("schema", value=1), "schema 1 is no longer read; expected 2: export the model again"),
+        (changed("schema", value=4), "schema 4 is newer than 3"),
+        (changed("schema", value=2), "schema 2 is no longer read; expected 3: export the model again"),
         (changed("schema", value=0), "schema 0 is no longer read"),
         (changed("schema", value="1"), "'schema' is missing or no number"),
         (changed("extra", value=1), "unknown key 'extra'"),
@@ -98,7 +87,7 @@ def changed(*path: str | int, value: Any) -> str:
         (changed("image", "crop", value=[8193, 112]), "at most 8192 a side"),
         (changed("opset", value=23), "opset 23; dialect 'base' has 18"),
         (changed("prompt", "context", value=511), "prompt.context 511 and decoder.context 512 differ"),
-        (changed("vision", "grid", value=[8, 0]), "vision has grid"),
+        (changed("vision", "grid", value=[8, 0]), "grid=.8, 0.*expected sizes of 1 or more"),
         (changed("decoder", "heads", value=0), "heads=0.*expected sizes of 1 or more"),
         (changed("decoder", "heads", value=5), "5 heads over 2 kv_heads"),
         (changed("graphs", 0, "role", value="prune"), "0 graphs have the role 'vision'"),

@@ -88,3 +88,22 @@ def test_budgets(name: str) -> None:
         assert budget.label and budget.source
         schedule = make_schedule(name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32))
         assert tuple(stage.keep for stage in schedule.stages) == budget.counts
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "places"),
+    [
+        ("visiondrop", 22, ("vision", 5, 11, 16)),  # rounded down
+        ("sparsevlm", 22, (2, 5, 11)),  # the nearest layer
+        ("sparsevlm", 4, (1, 2, 3)),  # cuts rise
+        ("fastv", 8, (1,)),  # at least 1
+        ("coast", 28, (14,)),  # a depth with a place of its own
+        ("coast", 32, (2,)),
+        ("sts", 9, ("vision", 4)),
+        ("visionzip", 22, ("vision",)),
+    ],
+)
+def test_places_at_other_depths(name: str, layers: int, places: tuple[str | int, ...]) -> None:
+    card = catalog.card(name)
+    assert card.at(layers) == places
+    assert card.cuts(layers) == tuple(place for place in places if isinstance(place, int))

@@ -284,9 +284,9 @@ def test_keys_and_schemas(edgeprune: Command, bundle_tiny: Path, photo: Path, tm
     assert "unknown key 'colour'" in refuse_run(edgeprune, 1, root, photo, "what?")
     (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 99}))
     assert "schema 99 is newer" in refuse_run(edgeprune, 1, root, photo, "what?")
-    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 1}))
+    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 2}))
     line = refuse_run(edgeprune, 1, root, photo, "what?")
-    assert "schema 1 is no longer read; expected 2: export the model again" in line
+    assert "schema 2 is no longer read; expected 3: export the model again" in line
 
 
 def test_paths_and_links_that_leave_the_bundle(

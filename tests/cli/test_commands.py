@@ -106,7 +106,7 @@ def test_inspect_draws_the_chain(edgeprune: Command, bundle_tiny: Path) -> None:
     for part in ("8 x 8 patches = 64 visual tokens", "■ vision", "├─◇ prune_visiondrop_2", "■ segment_3_4", "4 layers"):
         assert part in out
     manifest = json.loads(edgeprune("inspect", bundle_tiny, "--json").out)
-    assert manifest["schema"] == 2
+    assert manifest["schema"] == 3
     assert manifest["methods"][0]["name"] == "visiondrop"
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from edgeprune.budget.schedule import Site, make_schedule, reach
-from edgeprune.bundle.manifest import Place, Vision
+from edgeprune.bundle.manifest import Place
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint.config import read_config
 from edgeprune.checkpoint.weights import Weights as Checkpoint
 from edgeprune.families.llava import Llava
@@ -170,7 +171,7 @@ def settled(name: str, tower: Tower, question: Floats, stage: Stage) -> bool:
 
 def run_early(record: methods.Method, tower: Tower, question: Floats, stage: Stage) -> tuple[Floats, NDArray[np.int64]]:
     """The torch modules on the same tower."""
-    facts = Vision((SIDE, SIDE), WIDTH)
+    facts = Vision((SIDE, SIDE), WIDTH, SELECTED + 1, 1, WIDTH, 14)
     values: dict[str, torch.Tensor] = {
         "features": torch.tensor(tower.features[None, 1:], dtype=torch.float32),
         "visual": torch.tensor(tower.features[None, 1:], dtype=torch.float32),

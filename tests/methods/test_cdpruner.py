@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgeprune.bundle.manifest import Dialect, Vision
+from edgeprune.bundle.manifest import Dialect
+from edgeprune.bundle.sizes import Vision
 from edgeprune.bundle.store import open_bundle
 from edgeprune.checkpoint.clip import read_clip_config
 from edgeprune.checkpoint.source import resolve
@@ -334,4 +335,4 @@ def test_the_text_tower_is_needed_by_one_of_them() -> None:
     assert not methods.load("cdpruner-llm").needs_clip
     made = methods.load("cdpruner-llm")
     assert made.kernel is not None
-    assert isinstance(made.kernel(Vision((8, 8), VISION)), QuestionKernel)
+    assert isinstance(made.kernel(Vision((8, 8), VISION, 1, 1, VISION, 14)), QuestionKernel)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.bundle.sizes import Decoder, Vision
 from edgeprune.errors import RecipeError
 from edgeprune.recipes import find, model
 from edgeprune.recipes.model import ModelRecipe
@@ -21,7 +22,11 @@ def test_the_recipes_that_come_along() -> None:
     assert model.names() == ("demo", "llava-1.5-13b", "llava-1.5-7b")
     assert model.load("demo").model == model.DEMO
     assert model.load("llava-1.5-7b") == ModelRecipe(
-        name="llava-1.5-7b", model="llava-hf/llava-1.5-7b-hf", dtype="fp16"
+        name="llava-1.5-7b",
+        model="llava-hf/llava-1.5-7b-hf",
+        dtype="fp16",
+        vision=Vision((24, 24), 1024, 23, 16, 4096, 14),
+        decoder=Decoder(32, 4096, 32, 32, 128, 11008, 32064, 4096),
     )
     assert model.load("llava-1.5-13b").dtype == "fp16"
 
@@ -54,9 +59,26 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         family = "llava"
         dtype = "fp16"
         notes = "ours"
+        [vision]
+        grid = [4, 6]
+        width = 8
+        layers = 3
+        heads = 2
+        intermediate = 16
+        patch = 14
+        [decoder]
+        layers = 4
+        hidden = 8
+        heads = 2
+        kv_heads = 1
+        head_dim = 4
+        intermediate = 16
+        vocab = 32
+        context = 64
     """
     loaded = model.load(_write(tmp_path, text))
-    assert loaded == ModelRecipe("mine", "org/name", "v2", "llava", "fp16", "ours")
+    sizes = (Vision((4, 6), 8, 3, 2, 16, 14), Decoder(4, 8, 2, 1, 4, 16, 32, 64))
+    assert loaded == ModelRecipe("mine", "org/name", "v2", "llava", "fp16", "ours", *sizes)
     assert eval(repr(loaded)) == loaded
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import OutputError
+from edgeprune.local import cache_folder, read_ours, state_folder
 from edgeprune.runtime import trusted
-from edgeprune.runtime.local import cache_folder, read_ours, state_folder
 
 
 def digest(word: object) -> str:

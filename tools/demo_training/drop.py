@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from edgeprune import catalog
 from edgeprune.budget.schedule import Site
 from edgeprune.budget.visiondrop import reach, stages
 from edgeprune.methods.selection import gather_rows, merge_rest
-from edgeprune.methods.visiondrop import cuts
 from tools.demo_training.network import DECODER_LAYERS, Seen
 from tools.demo_training.pictures import Pictures
 from tools.demo_training.stages import Stage
@@ -51,7 +51,7 @@ def draw_plan(stage: Stage, patches: int, draws: torch.Generator) -> Plan:
     keep = min(patches - 1, round(low * (high / low) ** amount))
     if sort >= 0.5:
         return Plan("cls" if sort < 0.7 else "objects", keep)
-    places = cuts(DECODER_LAYERS)
+    places = catalog.card("visiondrop").cuts(DECODER_LAYERS)
     site = Site(patches, ("vision", *places), DECODER_LAYERS)
     fewest, most = reach(site)
     counts = stages(min(max(round(keep / 1.5), fewest), most), site)
