@@ -6,8 +6,10 @@ not be lost, ``$XDG_CACHE_HOME`` (default ``~/.cache``) for what can be made aga
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from edgeprune.errors import OutputError
@@ -21,7 +23,7 @@ def state_folder() -> Path:
     """
     base = _base("XDG_STATE_HOME", ".local/state")
     if base is None:
-        raise OutputError("there is no home directory to keep the ledger of plans in; set XDG_STATE_HOME")
+        raise OutputError("there is no home directory to keep state in; set XDG_STATE_HOME")
     return base / "edgeprune"
 
 
@@ -49,6 +51,26 @@ def read_ours(path: Path) -> bytes | None:
             return stream.read() if is_ours(os.fstat(stream.fileno())) else None
     except OSError:
         return None
+
+
+def write_ours(path: Path, data: bytes) -> None:
+    """Write a file that ``read_ours`` reads: whole or not at all, readable and writable by this user alone.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+    """
+    work: str | None = None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, work = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)  # of mode 0600
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(work).replace(path)
+    except OSError as error:
+        if work is not None:
+            with contextlib.suppress(OSError):
+                Path(work).unlink()
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def is_ours(facts: os.stat_result) -> bool:

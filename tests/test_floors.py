@@ -36,7 +36,7 @@ def test_the_device_tower_imports_without_the_host_packages() -> None:
         BLOCK
         + """
 import pkgutil, importlib
-for package in ('errors', 'bundle', 'catalog', 'recipes', 'budget', 'demo', 'show', 'runtime'):
+for package in ('errors', 'local', 'bundle', 'catalog', 'recipes', 'budget', 'estimate', 'power', 'demo', 'show', 'runtime'):
     module = importlib.import_module('edgeprune.' + package)
     for found in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):
         importlib.import_module(found.name)
@@ -76,8 +76,12 @@ def test_import_is_fast() -> None:
     assert seconds("-c", "import edgeprune") - seconds("-c", "") < 0.05
 
 
-def test_help_is_fast() -> None:
-    assert seconds("-m", "edgeprune", "--help") < 0.2
+def test_help_and_estimate_are_fast() -> None:
+    """On a busy machine, in units of what every program with a command line pays: importing click takes 0.05 s."""
+    click = seconds("-c", "import click")
+    words = ("llava-1.5-7b", "--method", "visiondrop", "--keep", "64", "--target", "orin-agx-64gb")
+    assert seconds("-m", "edgeprune", "--help") < max(0.2, 4 * click)
+    assert seconds("-m", "edgeprune", "estimate", *words) < max(0.3, 6 * click)
 
 
 def test_import_loads_nothing_heavy() -> None:

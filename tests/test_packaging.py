@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = (".toml", ".md", ".containerfile", ".json", ".png", ".jinja", ".safetensors")
+DATA = (".toml", ".md", ".containerfile", ".json", ".png", ".jinja", ".safetensors", ".onnx")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,8 @@ def test_the_wheel_holds_one_package_and_its_data(wheel: Path) -> None:
     package = [name for name in names if name.startswith("edgeprune/")]
     assert all(name.endswith((".py", *DATA)) for name in package)
     assert "edgeprune/recipes/export/llava-1.5-7b.toml" in names
+    assert {"edgeprune/estimate/efficiency.toml", "edgeprune/sweep/page.html.jinja"} <= set(names)
+    assert "edgeprune/bench/calibration_fp32.onnx" in names
     assert "edgeprune/recipes/engines/README.md" in names
     assert "edgeprune/recipes/engines/orin-agx-64gb.toml" in names
     assert "edgeprune/demo/checkpoint/model.safetensors" in names

@@ -98,6 +98,7 @@ def _tiny(layers: int = 4, heads: int = 2, kv_heads: int = 2, **other: Any) -> S
 SHAPES: dict[str, Shape] = {
     "tiny": _tiny(),
     "tiny-gqa": _tiny(layers=8, heads=4, kv_heads=2),
+    "tiny-16-heads": _tiny(heads=16, kv_heads=4),
     "tiny-qwen2": _tiny(heads=4, kv_heads=2, model_type="qwen2"),
     "tiny-llama3": _tiny(tie_word_embeddings=True, rope=_LLAMA3),
     "tiny-linear": _tiny(rope={"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),

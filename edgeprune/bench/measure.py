@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import MethodEntry
 from edgeprune.errors import CheckFailed, MissingExtra
+from edgeprune.power.meter import Meter
 from edgeprune.runtime.chain import Clock, Text
 from edgeprune.runtime.preprocess import batch, load_image
 
@@ -50,6 +51,8 @@ class Sample:
         prefill_overhead: of the chain's time on the prompt, what was spent outside graphs.
         decode_overhead: the same per step, on average.
         pruning: in all graphs of the method together, and in its choice on the host; None without a method.
+        joules: of the whole answer; None where no sensor measured it.
+        throttled: why the device was slowed down meanwhile.
     """
 
     stages: dict[str, float]
@@ -58,6 +61,8 @@ class Sample:
     prefill_overhead: float | None = None
     decode_overhead: float | None = None
     pruning: float | None = None
+    joules: float | None = None
+    throttled: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -162,6 +167,24 @@ class EagerRunner:
         return Sample(stages=stages, ttft=first - start, steps=tuple(steps))
 
 
+@dataclass(frozen=True)
+class Metered:
+    """A variant whose energy is measured while it runs."""
+
+    runner: Runner
+    meter: Meter
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.runner.name
+
+    def run(self, task: Task) -> Sample:
+        """Answer once."""
+        sample, reading = self.meter.measure(lambda: self.runner.run(task))
+        return replace(sample, joules=reading.joules, throttled=reading.throttled)
+
+
 @dataclass
 class Samples:
     """The repeats of one variant, warm-up left out."""
@@ -179,12 +202,24 @@ class Samples:
         return [run.pruning for run in self.runs if run.pruning is not None]
 
     @property
+    def throttled(self) -> tuple[str, ...]:
+        """Why the device was slowed down in any repeat."""
+        return tuple(dict.fromkeys(reason for run in self.runs for reason in run.throttled))
+
+    @property
     def steps(self) -> list[float]:
         """Seconds of every step of every repeat."""
         return [step for run in self.runs for step in run.steps]
 
 
-def measure(runners: Sequence[Runner], task: Task, warmup: int, repeats: int, progress: bool) -> list[Samples]:
+def measure(
+    runners: Sequence[Runner],
+    task: Task,
+    warmup: int,
+    repeats: int,
+    progress: bool,
+    between: Callable[[], object] = lambda: None,
+) -> list[Samples]:
     """Run every variant once per round, so that a busy minute of the machine meets all of them alike.
 
     Args:
@@ -193,16 +228,19 @@ def measure(runners: Sequence[Runner], task: Task, warmup: int, repeats: int, pr
         warmup: rounds that do not count.
         repeats: rounds that count.
         progress: draw a bar on stderr, where tqdm is installed and stderr is a terminal.
+        between: called before every round, and after the last.
     """
     samples = [Samples(runner.name) for runner in runners]
     with _bar((warmup + repeats) * len(runners), progress) as advance:
         for turn in range(warmup + repeats):
+            between()
             for runner, collected in zip(runners, samples, strict=True):
                 advance(f"{runner.name}, {'warm-up' if turn < warmup else f'repeat {turn - warmup + 1}'}", 0)
                 sample = runner.run(task)
                 if turn >= warmup:
                     collected.runs.append(sample)
                 advance("", 1)
+        between()
     return samples
 
 

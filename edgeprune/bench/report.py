@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgeprune.bench.host import Host
-from edgeprune.bundle.codec import decode
+from edgeprune.bundle.codec import MAY_LACK, decode
+from edgeprune.power.state import DeviceState
 
 Engine = Literal["chain", "eager"]
 Stage = Literal["vision", "prefill", "TTFT", "decode"]
@@ -20,16 +21,21 @@ Stage = Literal["vision", "prefill", "TTFT", "decode"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and 90th percentile of repeated times, in milliseconds."""
+    """Median and 90th percentile of repeated times, in milliseconds.
+
+    ``times_ms`` are the times themselves, in the order they were taken; empty in reports of an older version.
+    """
 
     median_ms: float
     p90_ms: float
+    times_ms: tuple[float, ...] = field(default=(), metadata=MAY_LACK)
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
         """Of times in seconds, at least one."""
         ordered = sorted(seconds)
-        return cls(round(_quantile(ordered, 0.5) * 1e3, 4), round(_quantile(ordered, 0.9) * 1e3, 4))
+        median, p90 = (round(_quantile(ordered, share) * 1e3, 4) for share in (0.5, 0.9))
+        return cls(median, p90, tuple(round(value * 1e3, 4) for value in seconds))
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,9 @@ class Ceiling:
 
     Attributes:
         stage: "vision", "prefill" (all that follows the projector; the cuts between layers are measured, and the
-            ceiling is of the segments alone), "TTFT" (the whole prompt) or "decode" (one step).
-        flops, bytes: counted, see ``cost``.
+            ceiling is of the segments alone), "TTFT" (the whole prompt, a method's own graphs included) or "decode"
+            (one step).
+        flops, bytes: counted, see ``estimate.cost``.
         bound: what the ceiling comes from: "FLOPs" or "bytes", whichever takes longer in most of the time.
         ceiling_ms: the shortest time at this machine's peak.
         measured_ms: the median.
@@ -53,6 +60,50 @@ class Ceiling:
     ceiling_ms: float
     measured_ms: float
     ratio: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the counts and this machine's calibrated rates say, in milliseconds; see ``estimate.roofline``.
+
+    Attributes:
+        vision_ms: the encoder.
+        prefill_ms: all graphs behind the projector, cuts between layers included.
+        ttft_ms: all graphs of the prompt; reading the picture and the tokenizer are not in it.
+        decode_ms: a step, on average.
+    """
+
+    vision_ms: float
+    prefill_ms: float
+    ttft_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Of a whole answer, what the device draws at rest included.
+
+    Attributes:
+        joules: the median request's.
+        watts: joules of all requests over their time.
+        tokens_per_joule: of the answer, over all requests.
+        samples: joules of every request, in order.
+    """
+
+    joules: float
+    watts: float
+    tokens_per_joule: float
+    samples: tuple[float, ...]
+
+    @classmethod
+    def of(cls, joules: Sequence[float], seconds: Sequence[float], tokens: Sequence[int]) -> Energy | None:
+        """Of requests with their times and the tokens of their answers; None without any, or without any energy."""
+        spent = sum(joules)
+        if not spent > 0:
+            return None
+        median = round(_quantile(sorted(joules), 0.5), 4)
+        rounded = tuple(round(value, 4) for value in joules)
+        return cls(median, round(spent / sum(seconds), 4), round(sum(tokens) / spent, 4), rounded)
 
 
 @dataclass(frozen=True)
@@ -71,11 +122,13 @@ class Variant:
         ttft: from the picture as a file to the first token.
         itl: from one token to the next, over all steps.
         prefill_overhead, decode_overhead: time of a prompt, and of a step, outside the graphs; None for eager.
-        decoder_flops: of the decoder's prefill.
-        prompt_flops: of all graphs of the prompt.
+        decoder_flops: of the decoder's prefill, that is of its segments; a method's graphs between them are not in it.
+        prompt_flops: of all graphs of the prompt, a method's own included.
         step_bytes: of an average decode step.
         ceilings: per stage; empty where no peak of the dtype was measured. Eager is held against the unpruned
             chain's counts: the least work that gives the same answer.
+        predicted: None where this machine's rates are not known for the dtype, and for eager.
+        energy: None where no sensor measures the device.
     """
 
     name: str
@@ -93,12 +146,19 @@ class Variant:
     prompt_flops: int
     step_bytes: int
     ceilings: tuple[Ceiling, ...]
+    predicted: Prediction | None = field(default=None, metadata=MAY_LACK)
+    energy: Energy | None = field(default=None, metadata=MAY_LACK)
 
     def stage_ms(self, stage: Stage) -> float:
         """Median of a stage; "decode" is one step."""
         if stage == "TTFT":
             return self.ttft.median_ms
         return self.itl.median_ms if stage == "decode" else self.stages[stage].median_ms
+
+    @property
+    def graphs_ms(self) -> float:
+        """TTFT without what comes before the first graph: what a prediction speaks of."""
+        return self.ttft.median_ms - self.stages["preprocess"].median_ms
 
 
 @dataclass(frozen=True)
@@ -108,7 +168,8 @@ class Comparison:
     Attributes:
         stage: as in ``Ceiling``.
         variant, against: names.
-        allowed: how many times faster FLOPs (prefill, TTFT) or bytes (decode) allow; None between engines.
+        allowed: how many times faster FLOPs (prefill, TTFT) or bytes (decode) allow; None between engines. Prefill
+            counts the decoder's segments alone, as its name says; TTFT also what a method itself computes.
         allowed_by: which of the two.
         measured: how many times faster it is; below 1 it is slower.
         ratio: measured over allowed.
@@ -196,7 +257,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What every number was measured under."""
+    """What every number was measured under; ``device`` before it began, None where there is nothing to tell."""
 
     model: str
     revision: str | None
@@ -210,6 +271,7 @@ class Conditions:
     warmup: int
     repeats: int
     host: Host
+    device: DeviceState | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)

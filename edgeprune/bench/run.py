@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,20 +16,28 @@ from edgeprune.bench.host import Host, available_cores, measure_host
 from edgeprune.bench.measure import (
     ChainRunner,
     EagerRunner,
+    Metered,
     Runner,
+    Samples,
     Task,
     check_same_prompt,
     load_eager,
     measure,
 )
+from edgeprune.bench.predict import Rates
 from edgeprune.bench.question import make_question
 from edgeprune.bench.report import BenchReport, Conditions, Memory, Variant
 from edgeprune.bench.rss import chain_memory, eager_memory
 from edgeprune.bench.targets import judge
 from edgeprune.bench.variants import Counts, compare, make_variant
-from edgeprune.bundle.manifest import MethodEntry
+from edgeprune.bundle.manifest import Manifest, MethodEntry
 from edgeprune.bundle.store import Bundle
 from edgeprune.errors import UsageError
+from edgeprune.estimate.device import CPU
+from edgeprune.power.device import Device, open_device
+from edgeprune.power.meter import Meter
+from edgeprune.power.state import DeviceState
+from edgeprune.runtime.backends import BackendChoice
 from edgeprune.runtime.vlm import VLM, open_vlm
 
 _PREFILL = "prefill is all that follows the projector, by the wall, the cuts between decoder layers included"
@@ -49,6 +57,7 @@ class Settings:
         progress: draw a bar on stderr.
         host_size: (edge, megabytes) of what this machine's peak is measured with.
         eager_dtypes: what eager runs in; None is fp32, and bf16 where the CPU has it.
+        predict: also say what the counts predict; measures the CPU's rates between the rounds.
     """
 
     threads: int | None = None
@@ -60,6 +69,7 @@ class Settings:
     progress: bool = True
     host_size: tuple[int, int] = (1536, 256)
     eager_dtypes: tuple[str, ...] | None = None
+    predict: bool = True
 
     def __post_init__(self) -> None:
         least = {"threads": 1, "warmup": 0, "repeats": 1, "text_tokens": 1, "new_tokens": 2}
@@ -78,6 +88,7 @@ def run_bench(
     image: Path | None = None,
     settings: Settings | None = None,
     check_hashes: bool = True,
+    backend: BackendChoice | None = None,
 ) -> BenchReport:
     """Measure a bundle at several budgets, and Hugging Face's model beside it.
 
@@ -90,9 +101,12 @@ def run_bench(
         image: a picture; None paints one, which costs the same.
         settings: how to measure.
         check_hashes: compare every file with its recorded hash first.
+        backend: what runs the bundle; None is ONNX Runtime on the CPU. Elsewhere there are neither ceilings nor peak
+            memory, which are the CPU's, and no eager beside it.
 
     Raises:
-        UsageError: an argument is malformed or out of range.
+        UsageError: an argument is malformed or out of range, or has no effect with ``backend``.
+        BackendError: the backend cannot run here.
         CheckFailed: the checkpoint's prompt is not the bundle's.
         MissingExtra: ``against`` needs PyTorch and Transformers.
     """
@@ -103,22 +117,31 @@ def run_bench(
         raise UsageError(f"--keep {','.join(map(str, keeps))}: expected one budget or several that differ")
     if methods is not None and len(set(methods)) != len(methods):
         raise UsageError(f"--method {','.join(methods)} names a method twice")
-    threads = settings.threads or available_cores()
+    threads, choice = settings.threads or available_cores(), backend or BackendChoice()
+    on_cpu = choice.name == "onnxruntime" and choice.provider in (None, "cpu")
+    if against and not on_cpu:
+        raise UsageError("--against eager runs on the CPU: it has no effect on a GPU's backend")
+    if on_cpu or settings.threads is not None:
+        choice = replace(choice, threads=threads)
     if settings.eager_dtypes and not against:
         raise UsageError(
             f"--dtype {','.join(settings.eager_dtypes)} is eager's: it has no effect without --against eager"
         )
     eager = checkpoint if against else None
-    with _picture(image) as picture:
-        with open_vlm(bundle, threads, check_hashes) as vlm:
+    with task_picture(image) as picture:
+        with open_vlm(bundle, None, check_hashes, choice) as vlm:
             timed = _time(vlm, keeps, methods, eager, picture, threads, settings)
         # Only now: every run whose memory is measured loads a model, and those above are gone.
-        memory = _memories(timed, eager, threads) if settings.memory else ()
-    conditions = _conditions(timed, threads, settings)
-    notes = [_PREFILL]
+        memory = _memories(timed, eager, threads) if settings.memory and timed.backend == CPU else ()
+    facts = timed.bundle.manifest
+    made = make_conditions(facts, timed.backend, timed.text_tokens, timed.host, threads, settings)
+    conditions = replace(made, device=timed.device)
+    notes = [_PREFILL, *timed.notes]
     if against and settings.eager_dtypes is None and not timed.host.bf16:
         notes.append(_NO_BF16)
-    if conditions.dtype != "fp32":
+    if timed.backend != CPU:
+        notes.append(f"ceilings and peak memory are not measured with {timed.backend}")
+    elif conditions.dtype != "fp32":
         notes.append(f"ceilings: this machine's peak was measured in fp32, the bundle is in {conditions.dtype}")
     comparisons = compare(timed.variants)
     targets = judge(timed.variants, comparisons, memory)
@@ -138,6 +161,8 @@ class _Timed:
         budgets: per chain variant its name, its ``--keep`` and its method.
         eager_bytes: per eager dtype the bytes of its tensors.
         variants: the times.
+        device: its state before the clock started; None where there is nothing to tell.
+        notes: on predictions, energy and throttling.
     """
 
     bundle: Bundle
@@ -148,6 +173,8 @@ class _Timed:
     budgets: tuple[tuple[str, str, MethodEntry | None], ...]
     eager_bytes: dict[str, int]
     variants: tuple[Variant, ...]
+    device: DeviceState | None
+    notes: tuple[str, ...]
 
 
 def _time(
@@ -162,33 +189,69 @@ def _time(
     """Load every variant, run them in turn, and put the counts beside the times."""
     facts = vlm.manifest
     chains = _chains(vlm, keeps, methods)
-    task = _task(vlm, picture, settings)
+    task = make_task(vlm, picture, settings)
     encoded = vlm.prompt.encode(task.question)
     host = measure_host(threads, edge=settings.host_size[0], megabytes=settings.host_size[1])
+    backend, machine, notes = vlm.backend.name, None, []
+    rates = Rates(backend, threads, facts.dtype) if settings.predict else None
     dtypes = _eager_dtypes(settings, host)
     eagers = [load_eager(checkpoint, dtype, threads) for dtype in dtypes] if checkpoint else []
     for eager in eagers:
         check_same_prompt(eager, task, (*encoded.before, *encoded.after), facts.vision.tokens)
-    runners: list[Runner] = [*chains, *eagers]
-    samples = measure(runners, task, settings.warmup, settings.repeats, settings.progress)
+    samples, state = _measure([*chains, *eagers], task, settings, open_device(on_gpu=backend != CPU), rates)
+    if rates is not None:
+        machine, note = rates.machine()
+        notes.append(note)
+    notes += device_notes(state, samples)
     split = (len(encoded.before), len(encoded.after))
     unpruned = Counts.of(facts, split, None, None, settings.new_tokens)
     variants = []
     for chain, sample in zip(chains, samples, strict=False):
         counts = Counts.of(facts, split, chain.method, chain.schedule, settings.new_tokens)
-        variants.append(make_variant(sample, "chain", facts.dtype, counts, host))
+        variants.append(make_variant(sample, "chain", facts.dtype, counts, host if backend == CPU else None, machine))
     for dtype, sample in zip(dtypes, samples[len(chains) :], strict=False):
         variants.append(make_variant(sample, "eager", dtype, unpruned, host))
     return _Timed(
         bundle=vlm.bundle,
-        backend=vlm.backend.name,
+        backend=backend,
         host=host,
         task=task,
         text_tokens=encoded.text_tokens,
         budgets=tuple((c.name, str(c.schedule.asked) if c.schedule else "all", c.method) for c in chains),
         eager_bytes={dtype: _tensor_bytes(eager) for dtype, eager in zip(dtypes, eagers, strict=False)},
         variants=tuple(variants),
+        device=state,
+        notes=tuple(notes),
     )
+
+
+def _measure(
+    runners: Sequence[Runner], task: Task, settings: Settings, device: Device | None, rates: Rates | None
+) -> tuple[list[Samples], DeviceState | None]:
+    """The times, and the device's state before them; where its power can be measured, energy with them."""
+    between = rates.take if rates is not None else lambda: None
+    counts = (settings.warmup, settings.repeats, settings.progress)
+    if device is None:
+        return measure(runners, task, *counts, between), None
+    with contextlib.closing(device):
+        state, meter = device.state(), Meter(device)
+        metered = [Metered(runner, meter) for runner in runners]
+        return measure(metered, task, *counts, between), state
+
+
+def device_notes(state: DeviceState | None, samples: Sequence[Samples]) -> list[str]:
+    """What a reader of the times must know of the device."""
+    if state is None:
+        return []
+    notes = []
+    if any(run.joules is not None for sample in samples for run in sample.runs):
+        notes.append(f"energy: {state.sensor}, from the picture as a file to the last token, nothing subtracted")
+    if state.locked is False:
+        notes.append("the GPU's clock is not locked, so times may vary: sudo jetson_clocks")
+    reasons = (*state.throttled, *(reason for sample in samples for reason in sample.throttled))
+    if reasons:
+        notes.append(f"throttled ({', '.join(dict.fromkeys(reasons))}): the times are of a device that was slowed down")
+    return notes
 
 
 def _eager_dtypes(settings: Settings, host: Host) -> tuple[str, ...]:
@@ -221,7 +284,12 @@ def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None)
     return found
 
 
-def _task(vlm: VLM, picture: Path, settings: Settings) -> Task:
+def make_task(vlm: VLM, picture: Path, settings: Settings) -> Task:
+    """What every variant is given: a prompt with the text tokens that were asked for.
+
+    Raises:
+        UsageError: no prompt has so many, or they and the answer exceed the context.
+    """
     question = make_question(settings.text_tokens, lambda text: vlm.prompt.encode(text).text_tokens)
     vlm.prompt.check_length(settings.text_tokens, vlm.manifest.vision.tokens, settings.new_tokens)
     return Task(picture, question, settings.new_tokens)
@@ -243,26 +311,28 @@ def _memories(timed: _Timed, checkpoint: Path | None, threads: int) -> tuple[Mem
     return tuple(memory)
 
 
-def _conditions(timed: _Timed, threads: int, settings: Settings) -> Conditions:
-    facts = timed.bundle.manifest
+def make_conditions(
+    facts: Manifest, backend: str, text_tokens: int, host: Host, threads: int, settings: Settings
+) -> Conditions:
+    """What every number is measured under; ``text_tokens`` are the prompt's, ``threads`` those in use."""
     return Conditions(
         model=facts.model.id,
         revision=facts.model.revision,
         dtype=facts.dtype,
         dialect=facts.dialect,
-        backend=timed.backend,
+        backend=backend,
         threads=threads,
-        text_tokens=timed.text_tokens,
+        text_tokens=text_tokens,
         visual_tokens=facts.vision.tokens,
         new_tokens=settings.new_tokens,
         warmup=settings.warmup,
         repeats=settings.repeats,
-        host=timed.host,
+        host=host,
     )
 
 
 @contextlib.contextmanager
-def _picture(image: Path | None) -> Iterator[Path]:
+def task_picture(image: Path | None) -> Iterator[Path]:
     """The given picture, or one of seeded noise in a temporary file: time does not depend on what it shows."""
     if image is not None:
         yield image

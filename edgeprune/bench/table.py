@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgeprune.bench.report import BenchReport, Ceiling, Memory, Spread, Variant
+from edgeprune.bench.report import BenchReport, Ceiling, Energy, Memory, Prediction, Spread, Variant
+from edgeprune.power.state import DeviceState
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Grid:
 
 
 def grids(report: BenchReport) -> tuple[Grid, ...]:
-    """Stages, ceilings and memory; the last two only where there is something in them."""
-    every = (_stages(report), _ceilings(report), _memory(report.memory))
+    """Stages, ceilings, predictions, energy and memory; all but the first only where there is something in them."""
+    every = (_stages(report), _ceilings(report), _predictions(report), _energy(report), _memory(report.memory))
     return tuple(grid for grid in every if grid.rows)
 
 
@@ -90,7 +91,7 @@ def conditions_line(report: BenchReport) -> str:
         f"{_plural(c.warmup, 'warm-up')}, {_plural(c.repeats, 'repeat')} with the variants taking turns, "
         f"median (p90); {host.cpu}, {_plural(host.cores, 'core')}{memory}, "
         f"{host.peak_flops / 1e9:.1f} fp32 GFLOP/s and {host.read_bandwidth / 1e9:.1f} GB/s read at best (measured); "
-        f"{versions}"
+        f"{versions}{f'; {_device(c.device)}' if c.device else ''}"
     )
 
 
@@ -129,6 +130,53 @@ def _ceiling(c: Ceiling) -> tuple[str, ...]:
         c.stage, _number(c.flops / 1e9), _number(c.bytes / 1e6), c.bound, _ms(c.ceiling_ms), _ms(c.measured_ms),
         f"{c.ratio:.2f}",
     )  # fmt: skip
+
+
+def _predictions(report: BenchReport) -> Grid:
+    header = ("variant", "stage", "predicted ms", "measured ms", "predicted / measured")
+    rows = [(v.name, *row) for v in report.variants if v.predicted for row in _predicted(v, v.predicted)]
+    return Grid("Predicted beside measured", header, tuple(rows))
+
+
+def _predicted(v: Variant, p: Prediction) -> Iterator[tuple[str, ...]]:
+    yield _pair("vision", p.vision_ms, v.stages["vision"].median_ms)
+    yield _pair("prefill", p.prefill_ms, v.stages["prefill"].median_ms)
+    yield _pair("TTFT without preprocessing", p.ttft_ms, v.graphs_ms)
+    yield _pair("decode", p.decode_ms, v.itl.median_ms)
+
+
+def _pair(stage: str, predicted: float, measured: float) -> tuple[str, ...]:
+    return (stage, _ms(predicted), _ms(measured), f"{predicted / measured:.2f}")
+
+
+def _energy(report: BenchReport) -> Grid:
+    header = ("variant", "J per request", "mean W", "tokens / J")
+    rows = [(v.name, *map(_number, _energies(v.energy))) for v in report.variants if v.energy]
+    return Grid("Energy of a request, idle power included", header, tuple(rows))
+
+
+def _energies(energy: Energy) -> tuple[float, ...]:
+    return (energy.joules, energy.watts, energy.tokens_per_joule)
+
+
+def _device(state: DeviceState) -> str:
+    """A device's state in a few words."""
+    clock = f"GPU at {state.clock_mhz:.0f} of {state.clock_most_mhz:.0f} MHz" if _clocked(state) else None
+    locked = None if state.locked is None else "clocks locked" if state.locked else "clocks not locked"
+    parts = (
+        state.device,
+        f"power mode {state.power_mode}" if state.power_mode else None,
+        f"{state.power_limit_watts:.0f} W at most" if state.power_limit_watts else None,
+        clock,
+        locked,
+        f"{max(state.temperatures.values()):.0f} C before the start" if state.temperatures else None,
+        f"power by {state.sensor}" if state.sensor else None,
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _clocked(state: DeviceState) -> bool:
+    return bool(state.clock_mhz and state.clock_most_mhz)
 
 
 def _memory(memory: Sequence[Memory]) -> Grid:

@@ -10,13 +10,20 @@ PREFILL_OF_EAGER, DECODE_OF_EAGER = 1.05, 0.90  # at most, of eager fp32's time,
 EFFICIENCY = 0.85  # at least, of the prefill speed-up that the decoder's FLOPs allow
 PREFILL_OVERHEAD, DECODE_OVERHEAD = 0.03, 0.07  # at most, above the sum of the graphs
 PRUNING = 0.03  # at most, of the unpruned prefill: all graphs of a method together
+PREDICTION = 0.20  # at most, between what was predicted and what was measured
 
 
 def judge(
     variants: Sequence[Variant], comparisons: Sequence[Comparison], memory: Sequence[Memory]
 ) -> tuple[Target, ...]:
     """Every target that these measurements can judge."""
-    return (*_speed(comparisons), *_pruning(variants), *_overhead(variants), *_memory(memory))
+    return (
+        *_speed(comparisons),
+        *_pruning(variants),
+        *_overhead(variants),
+        *_prediction(variants),
+        *_memory(memory),
+    )
 
 
 def _speed(comparisons: Sequence[Comparison]) -> list[Target]:
@@ -57,6 +64,20 @@ def _overhead(variants: Sequence[Variant]) -> list[Target]:
     if decode:
         found.append(_at_most("a decode step above the sum of its graphs", max(decode), DECODE_OVERHEAD))
     return found
+
+
+def _prediction(variants: Sequence[Variant]) -> list[Target]:
+    """The variant that was predicted worst; for fp32, in which this machine's rates are measured best."""
+    known = [(v, v.predicted) for v in variants if v.dtype == "fp32" and v.predicted]
+    pairs = {
+        "TTFT": [(predicted.ttft_ms, v.graphs_ms) for v, predicted in known],
+        "decode": [(predicted.decode_ms, v.itl.median_ms) for v, predicted in known],
+    }
+    return [
+        _at_most(f"prediction of {name}, off by", max(abs(told / found - 1) for told, found in both), PREDICTION)
+        for name, both in pairs.items()
+        if both
+    ]
 
 
 def _memory(memory: Sequence[Memory]) -> list[Target]:

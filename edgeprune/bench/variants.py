@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.bench.cost import GraphCost, decode_costs, prompt_costs, segment_rows, total
 from edgeprune.bench.host import Host
 from edgeprune.bench.measure import Samples
-from edgeprune.bench.report import Ceiling, Comparison, Engine, Spread, Stage, Variant
+from edgeprune.bench.report import Ceiling, Comparison, Energy, Engine, Prediction, Spread, Stage, Variant
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import Manifest, MethodEntry
+from edgeprune.estimate.cost import GraphCost, total
+from edgeprune.estimate.machine import Machine
+from edgeprune.estimate.request import Request, prompt_costs, step_costs
+from edgeprune.estimate.roofline import TTFT, time_stages
 
 _STAGES = ("preprocess", "vision", "prune", "project", "text", "prefill")
 _COMPARED: tuple[Stage, ...] = ("prefill", "decode", "TTFT")
@@ -24,6 +27,7 @@ class Counts:
         tokens: visual tokens per stage.
         average: over the decoder layers.
         prompt: every graph of the prompt.
+        late: those behind the projector, whose wall time is measured as prefill.
         steps: every graph of every decode step.
         step_count: how many steps.
     """
@@ -31,6 +35,7 @@ class Counts:
     tokens: tuple[int, ...]
     average: float
     prompt: tuple[GraphCost, ...]
+    late: tuple[GraphCost, ...]
     steps: tuple[GraphCost, ...]
     step_count: int
 
@@ -45,14 +50,17 @@ class Counts:
     ) -> Counts:
         """Count a budget; ``text`` are the tokens before and after the picture, no method is all tokens."""
         visual = manifest.vision.tokens
-        lengths = segment_rows(manifest, sum(text), method, schedule)
+        request = Request.of(manifest, *text, method.name if method else None, schedule)
+        prompt = prompt_costs(request)
+        cuts = [cut for cut in method.cuts if cut.at == "vision"] if method else []
+        early = {name for cut in cuts for name in (cut.graph, cut.kernel)}
         count = new_tokens - 1  # the first token comes from the prompt
-        steps = [decode_costs(manifest, [length + step for length in lengths]) for step in range(count)]
         return cls(
             tokens=tuple(stage.keep for stage in schedule.stages) if schedule else (visual,),
             average=round(schedule.average, 2) if schedule else float(visual),
-            prompt=prompt_costs(manifest, *text, method, schedule),
-            steps=tuple(cost for step in steps for cost in step),
+            prompt=prompt,
+            late=tuple(c for c in prompt if c.stage not in ("vision", "project", "text") and c.graph not in early),
+            steps=tuple(cost for step in range(count) for cost in step_costs(request, step)),
             step_count=count,
         )
 
@@ -63,7 +71,9 @@ class Counts:
         return tuple(cost for cost in self.prompt if stage in ("TTFT", cost.stage))
 
 
-def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, host: Host) -> Variant:
+def make_variant(
+    samples: Samples, engine: Engine, dtype: str, counts: Counts, host: Host | None, machine: Machine | None = None
+) -> Variant:
     """A row of the report.
 
     Args:
@@ -71,7 +81,8 @@ def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, h
         engine: what ran it.
         dtype: of its weights.
         counts: what it computes; for eager what it must compute at least, which is the unpruned chain's.
-        host: this machine; its peak is of fp32, so other dtypes get no ceilings.
+        host: this machine; its peak is of fp32 on the CPU, so other dtypes get no ceilings; None for a GPU.
+        machine: its calibrated rates for the dtype, to predict from; None predicts nothing.
     """
     ttft = Spread.of([run.ttft for run in samples.runs])
     itl = Spread.of(samples.steps)
@@ -82,7 +93,7 @@ def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, h
         "TTFT": ttft.median_ms,
         "decode": itl.median_ms,
     }
-    ceilings = [_ceiling(stage, counts, host, ms) for stage, ms in measured.items()]
+    ceilings = [_ceiling(stage, counts, host, ms) for stage, ms in measured.items()] if host else []
     prefill_overhead = [run.prefill_overhead for run in samples.runs if run.prefill_overhead is not None]
     decode_overhead = [run.decode_overhead for run in samples.runs if run.decode_overhead is not None]
     return Variant(
@@ -101,7 +112,21 @@ def make_variant(samples: Samples, engine: Engine, dtype: str, counts: Counts, h
         prompt_flops=total(counts.prompt).flops,
         step_bytes=total(counts.steps).bytes // counts.step_count,
         ceilings=tuple(ceilings) if dtype == "fp32" else (),
+        predicted=predict(counts, machine) if machine and engine == "chain" else None,
+        energy=_energy(samples),
     )
+
+
+def predict(counts: Counts, machine: Machine) -> Prediction:
+    """What a chain's graphs take by their counts."""
+    prompt = time_stages(counts.prompt, machine)
+    seconds = {
+        "vision_ms": prompt["vision"].seconds,
+        "prefill_ms": time_stages(counts.late, machine)[TTFT].seconds,
+        "ttft_ms": prompt[TTFT].seconds,
+        "decode_ms": time_stages(counts.steps, machine)["decode"].seconds / counts.step_count,
+    }
+    return Prediction(**{name: round(value * 1e3, 4) for name, value in seconds.items()})
 
 
 def compare(variants: Sequence[Variant]) -> tuple[Comparison, ...]:
@@ -112,6 +137,13 @@ def compare(variants: Sequence[Variant]) -> tuple[Comparison, ...]:
     pairs = [(chain, unpruned[0]) for chain in chains if unpruned and chain is not unpruned[0]]
     pairs += [(chain, eager) for eager in eagers for chain in chains]
     return tuple(Comparison.between(stage, *pair) for pair in pairs for stage in _COMPARED)
+
+
+def _energy(samples: Samples) -> Energy | None:
+    """Of the repeats in which every sensor answered."""
+    runs = [(run.joules, run.ttft + sum(run.steps), 1 + len(run.steps)) for run in samples.runs]
+    known = [(joules, seconds, tokens) for joules, seconds, tokens in runs if joules is not None]
+    return Energy.of(*zip(*known, strict=True)) if known else None
 
 
 def _ceiling(stage: Stage, counts: Counts, host: Host, measured_ms: float) -> Ceiling:

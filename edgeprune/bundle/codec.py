@@ -1,5 +1,6 @@
 """Frozen dataclasses to JSON and back, strictly: an unknown key, a missing key or a wrong type is an error.
 
+Only a field that says so may be missing: ``field(default=..., metadata=MAY_LACK)``, for what older files do not have.
 It knows nothing of what the values mean; each dataclass validates its own in ``__post_init__``.
 """
 
@@ -14,6 +15,9 @@ from typing import Any, TypeVar
 from edgeprune.errors import BundleError
 
 T = TypeVar("T")
+
+MAY_LACK = {"may_lack": True}
+"""Metadata of a dataclass field whose key may be missing in JSON; its default then stands."""
 
 
 def encode(value: Any) -> Any:
@@ -78,16 +82,18 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _mismatch(where, "an object", value)
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    known = list(fields)
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
             raise BundleError(f"{where}: unknown key {key!r}{hint}")
-    for name in known:
-        if name not in value:
+    for name, field in fields.items():
+        if name not in value and "may_lack" not in field.metadata:
             raise BundleError(f"{where}: key {name!r} is missing")
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in known})
+    have = [name for name in known if name in value]
+    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in have})
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -4,6 +4,6 @@ Plain data, read without torch: the names that exist, the rule that spells out a
 what a person wants to know before choosing. The methods themselves are in ``edgeprune/methods``.
 """
 
-from edgeprune.catalog.card import Card, Published, card, names
+from edgeprune.catalog.card import Card, Probe, Published, card, names
 
-__all__ = ["Card", "Published", "card", "names"]
+__all__ = ["Card", "Probe", "Published", "card", "names"]

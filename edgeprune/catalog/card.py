@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgeprune.errors import EdgePruneError, UsageError
 
@@ -18,9 +19,24 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 Place = Literal["encoder", "vision", "projected"]
+ProbeKind = Literal["cls_feature", "cls_attention", "key"]
 
 _FOLDER = Path(__file__).parent
 _DEPTH = 32  # layers that the places of cards are for
+_SELECTED = 22  # the encoder's layer whose output is selected, that the probes of cards are for
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An output of the encoder's scoring head.
+
+    Attributes:
+        kind: "cls_feature", "cls_attention" or "key" (``towers.clip``).
+        layer: 0-based layer of the encoder it is read in.
+    """
+
+    kind: ProbeKind
+    layer: int
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class Card:
             encoder), "projected" (after the projector), then the layers before which a cut lies.
         rounding: at another depth cuts lie at the same fractions of it: at the nearest layer, or rounded "down".
         places_at: depths, as text, at which the method has places of its own.
+        probes: which outputs of the encoder's scoring head it reads, by argument name: "cls_attention_5" in layer 5
+            where 22 is the selected one, at another depth at the same fraction of it.
         needs: what a checkpoint must have; empty where any will do.
         published: what its paper fixes and this follows, one line each.
         ours: what is our reading or reconstruction, one line each; empty where the paper and code fix everything.
@@ -78,6 +96,7 @@ class Card:
     places: tuple[Place | int, ...]
     rounding: Literal["nearest", "down"] = "nearest"
     places_at: Mapping[str, tuple[Place | int, ...]] = field(default_factory=dict)
+    probes: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     file: str = ""
     variant_of: str | None = None
@@ -100,6 +119,26 @@ class Card:
     def cuts(self, layers: int) -> tuple[int, ...]:
         """The decoder layers among ``at``."""
         return tuple(place for place in self.at(layers) if isinstance(place, int))
+
+    def probes_at(self, selected: int) -> Mapping[str, Probe]:
+        """What it reads of an encoder whose selected layer, 0-based, is this one, by argument name."""
+        found = {}
+        for argument, name in self.probes.items():
+            probe = parse_probe(name)
+            found[argument] = Probe(probe.kind, int(probe.layer * selected / _SELECTED + 0.5))
+        return found
+
+
+def parse_probe(name: str) -> Probe:
+    """A probe by the name of its tensor: "key_22".
+
+    Raises:
+        EdgePruneError: it is none.
+    """
+    for kind in get_args(ProbeKind):
+        if match := re.fullmatch(rf"{kind}_(\d{{1,4}})", name, re.ASCII):
+            return Probe(kind, int(match[1]))
+    raise EdgePruneError(f"{name!r} is no output of the scoring head; expected a kind and a layer, as in 'key_22'")
 
 
 def names(variants: bool = True) -> tuple[str, ...]:

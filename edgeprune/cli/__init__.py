@@ -14,7 +14,20 @@ import click
 
 from edgeprune.errors import EdgePruneError
 
-COMMANDS = ("demo", "export", "inspect", "build", "run", "show", "verify", "eval", "bench", "list", "doctor")
+COMMANDS = (
+    "demo",
+    "export",
+    "inspect",
+    "build",
+    "run",
+    "show",
+    "verify",
+    "eval",
+    "bench",
+    "estimate",
+    "list",
+    "doctor",
+)
 _INTERRUPTED = 130
 
 
@@ -59,6 +72,7 @@ def cli() -> None:
     edgeprune export llava-1.5-7b --method visiondrop -o b/     host: checkpoint to ONNX bundle
     edgeprune run b/ photo.jpg "What is on the table?" --keep 64
     edgeprune build b/ --target orin-agx-64gb                   device: graphs to TensorRT engines
+    edgeprune estimate llava-1.5-7b --method visiondrop         what it would take, on every device
     edgeprune list methods                                      what there is: methods, models, targets
     """
 

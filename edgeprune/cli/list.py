@@ -84,7 +84,7 @@ def _method_facts(card: Card) -> dict[str, Any]:
 
 
 def _method_card(card: Card) -> str:
-    from edgeprune.budget.macs import visual_share
+    from edgeprune.estimate.papers import visual_share
 
     low, high = _reach(card)
     cuts = any(isinstance(place, int) for place in card.places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 @BUNDLE
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE... QUESTION")
 @click.option(
-    "--keep", default="all", show_default=True, help="Visual tokens on average: 64, 11.1%, paper:128, or all."
+    "--keep",
+    default="all",
+    show_default=True,
+    help="Visual tokens on average: 64, 11.1%, paper:128, all, or auto, which fits --ttft-budget.",
+)
+@click.option(
+    "--ttft-budget",
+    metavar="TIME",
+    help="With --keep auto: 150ms or 0.15s from the picture to the first token, met by nine of ten requests.",
 )
 @click.option("--method", help="Pruning method; needed only where the bundle has several.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
@@ -54,6 +63,7 @@ def command(
     bundle: Path,
     words: tuple[str, ...],
     keep: str,
+    ttft_budget: str | None,
     method: str | None,
     max_new_tokens: int,
     temperature: float,
@@ -71,6 +81,7 @@ def command(
 ) -> None:
     """Ask QUESTION about one IMAGE, or about each of several in one batch."""
     from edgeprune.errors import UsageError
+    from edgeprune.runtime.auto import check_words, is_auto
     from edgeprune.runtime.backends import BackendChoice
     from edgeprune.runtime.preprocess import load_image
     from edgeprune.runtime.sampling import Sampling
@@ -81,30 +92,43 @@ def command(
         raise UsageError(f"got {question!r} alone, expected IMAGE... QUESTION")
     if "" in paths:
         raise UsageError("got an empty image path, expected IMAGE... QUESTION")
+    budget_ms = None if ttft_budget is None else milliseconds(ttft_budget)
+    check_words(keep, budget_ms)
     sampling = Sampling(temperature, top_p, top_k, seed)
     choice = BackendChoice(backend, provider, target, trust_plans, threads)
     places = overlay_paths(overlay, paths, bundle) if overlay else []
     for path in paths:
         load_image(path)  # a picture that cannot be used is told before gigabytes are loaded
     with open_vlm(bundle, None, not skip_hashes, choice) as vlm:
-        unpruned = vlm.plan(keep, method)[1] is None
+        unpruned = not is_auto(keep) and vlm.plan(keep, method)[1] is None
         if overlay is not None and unpruned:
             raise UsageError("--overlay shows what pruning kept: give --keep below all")
         if method is not None and unpruned:
             raise UsageError(f"--method {method} has no effect at --keep all: give --keep below all")
         if len(paths) == 1 and not as_json:
-            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling, seed or 0)]
+            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling, seed or 0, budget_ms)]
         else:
-            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling, seed or 0)
+            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling, seed or 0, budget_ms)
         for place, path, answer in zip(places, paths, answers, strict=False):
-            write_overlay(vlm, place, path, answer)
+            if answer.stages:
+                write_overlay(vlm, place, path, answer)
+            else:
+                click.echo(f"edgeprune: no {place}: all tokens fit {ttft_budget}, nothing was pruned", err=True)
         _print(answers, paths, as_json)
 
 
 def _stream(
-    vlm: VLM, question: str, path: str, keep: str, method: str | None, limit: int, sampling: Sampling, seed: int
+    vlm: VLM,
+    question: str,
+    path: str,
+    keep: str,
+    method: str | None,
+    limit: int,
+    sampling: Sampling,
+    seed: int,
+    budget_ms: float | None,
 ) -> Answer:
-    stream = vlm.stream(question, [path], keep, method, limit, sampling, seed)
+    stream = vlm.stream(question, [path], keep, method, limit, sampling, seed, budget_ms)
     for piece in stream:
         click.echo(piece, nl=False)
     click.echo()
@@ -122,8 +146,22 @@ def _print(answers: list[Answer], paths: list[str], as_json: bool) -> None:
     click.echo(summary(answers[0]))
 
 
+def milliseconds(text: str) -> float:
+    """A time with its unit: "150ms", "0.15s".
+
+    Raises:
+        UsageError: it has another form; a number alone could be either.
+    """
+    from edgeprune.errors import UsageError
+
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*", text)
+    if found is None:
+        raise UsageError(f"--ttft-budget {text!r} is no time with a unit; expected for example 150ms or 0.15s")
+    return float(found[1]) * (1e3 if found[2] == "s" else 1)
+
+
 def summary(answer: Answer) -> str:
-    """One line: tokens per stage, TTFT, ITL, tokens/s."""
+    """One line: what was chosen, tokens per stage, TTFT, ITL, tokens/s."""
     if answer.stages:
         counts = [str(answer.stages[0].visual_tokens_in), *(str(s.visual_tokens_out) for s in answer.stages)]
         label = f", {answer.method}'s paper calls it {answer.paper_label}" if answer.paper_label else ""
@@ -134,4 +172,9 @@ def summary(answer: Answer) -> str:
         speed = "one token"
     else:
         speed = f"ITL {answer.itl_ms:.1f} ms | {1e3 / answer.itl_ms:.1f} tokens/s"
+    if answer.ttft_predicted_ms is not None:
+        chosen = "all tokens" if answer.method is None else f"{answer.keep} tokens"
+        tried = answer.timings_ms.get("trial")
+        after = f" after {tried:.0f} ms of trials" if tried is not None else ""
+        tokens = f"auto: {chosen}, predicted {answer.ttft_predicted_ms:.0f} ms{after} | {tokens}"
     return f"[{tokens} | TTFT {answer.ttft_ms:.0f} ms | {speed} | ended by {answer.finish_reason}]"

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 
 from edgeprune.doctor import mends
-from edgeprune.doctor.command import NO_ANSWER
 from edgeprune.doctor.finding import Finding, Level
 from edgeprune.doctor.machine import Machine
 from edgeprune.doctor.onnxruntime import OnnxRuntime
 from edgeprune.doctor.tensorrt import TensorRT
+from edgeprune.power.command import NO_ANSWER
 
 ARCHITECTURES = ("x86_64", "aarch64")
 SPARE_BYTES = 2_000_000_000  # of memory: what TensorRT Edge-LLM asks for beside the model itself

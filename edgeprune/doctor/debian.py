@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edgeprune.doctor.text import read_text
+from edgeprune.power.text import read_text
 
 
 def version(root: Path, package: str) -> str | None:

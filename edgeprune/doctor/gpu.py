@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.doctor import probe
-from edgeprune.doctor.command import Output
-from edgeprune.doctor.text import read_text
+from edgeprune.power.command import Output
+from edgeprune.power.text import read_text
 
 _FIELDS = (
     *("name", "compute_cap", "driver_version", "pci.bus_id", "memory.total", "memory.free"),

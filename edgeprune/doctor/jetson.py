@@ -1,7 +1,7 @@
 """A Jetson: which board, which Jetson Linux (L4T), and how much of its power it is allowed to use.
 
-Reads the device tree, /etc/nv_tegra_release, nvpmodel and the GPU's devfreq folder; all of it without root. The
-releases are those of developer.nvidia.com/embedded/jetpack-archive.
+Reads the device tree and /etc/nv_tegra_release; ``power.jetson`` reads nvpmodel and the clocks. All of it without root.
+The releases are those of developer.nvidia.com/embedded/jetpack-archive.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.doctor import debian
-from edgeprune.doctor.command import Output
-from edgeprune.doctor.text import read_number, read_text
+from edgeprune.power.command import Output
+from edgeprune.power.jetson import gpu_clock, is_jetson, power_mode
+from edgeprune.power.text import read_text
 
 _CAPABILITIES = {"nvidia,tegra234": "8.7", "nvidia,tegra264": "11.0"}  # Orin, Thor
 
@@ -88,29 +89,18 @@ def read_jetson(root: Path, nvpmodel: Output | None) -> Jetson | None:
     tree = root / "proc/device-tree"
     compatible = read_text(tree / "compatible").split("\0")
     release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", read_text(root / "etc/nv_tegra_release"))
-    if release is None and not any(name.startswith("nvidia,tegra") for name in compatible):
+    if not is_jetson(root):
         return None
     core = re.match(r"\d+\.\d+(\.\d+)?", debian.version(root, "nvidia-l4t-core") or "")
     modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", read_text(root / "etc/nvpmodel.conf"))
-    mode = re.search(r"^NV Power Mode: *(\S+)", nvpmodel.text if nvpmodel else "", re.MULTILINE)
-    clock, least, most = _clocks(root)
+    clock = gpu_clock(root)
     return Jetson(
         model=read_text(tree / "model") or "a Jetson that does not say which",
         l4t=f"{release[1]}.{release[2]}" if release else core[0] if core else None,
         capability=next((_CAPABILITIES[name] for name in compatible if name in _CAPABILITIES), None),
-        power_mode=mode[1] if mode else None,
+        power_mode=power_mode(nvpmodel),
         power_modes=tuple((int(number), name) for number, name in modes),
-        gpu_clock_mhz=clock,
-        gpu_least_mhz=least,
-        gpu_most_mhz=most,
+        gpu_clock_mhz=clock.now,
+        gpu_least_mhz=clock.least,
+        gpu_most_mhz=clock.most,
     )
-
-
-def _clocks(root: Path) -> tuple[float | None, float | None, float | None]:
-    """Current, least and most MHz of the GPU: 17000000.gpu or .ga10b on Orin, gpu-gpc-0 on Thor."""
-    folders = sorted((root / "sys/class/devfreq").glob("*gpu*")) or sorted((root / "sys/class/devfreq").glob("*.g*10b"))
-    if not folders:
-        return None, None, None
-    hertz = [read_number(folders[0] / name) for name in ("cur_freq", "min_freq", "max_freq")]
-    clock, least, most = (value / 1e6 if value else None for value in hertz)
-    return clock, least, most

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.doctor import probe
-from edgeprune.doctor.command import Run, run_command
 from edgeprune.doctor.gpu import SMI, Nvidia, read_nvidia
 from edgeprune.doctor.interpreter import Interpreter, Package
 from edgeprune.doctor.jetson import Jetson, read_jetson
 from edgeprune.doctor.onnxruntime import OnnxRuntime, read_onnxruntime
 from edgeprune.doctor.tensorrt import FLAVOURS, SystemTensorRT, TensorRT, read_system_tensorrt, read_tensorrt
-from edgeprune.doctor.text import read_text
+from edgeprune.power.command import Run, run_command
+from edgeprune.power.text import read_text
 
 _ARM_CORES = {"0xd42": "Cortex-A78AE", "0xd4f": "Neoverse-V2", "0xd83": "Neoverse-V3AE"}
 """CPU part of the boards in question: Orin, Grace, Thor (arch/arm64/include/asm/cputype.h in Linux)."""

@@ -6,9 +6,9 @@ else it comes from pip.
 
 from __future__ import annotations
 
-from edgeprune.doctor.command import NO_ANSWER
 from edgeprune.doctor.machine import Machine
 from edgeprune.doctor.tensorrt import TensorRT
+from edgeprune.power.command import NO_ANSWER
 from edgeprune.recipes.target import Flavour, Stack
 
 AGAIN = "edgeprune doctor"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeprune.doctor import probe
-from edgeprune.doctor.command import Output
 from edgeprune.doctor.interpreter import ONNXRUNTIMES, Package
+from edgeprune.power.command import Output
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgeprune.doctor.command import Output
 from edgeprune.errors import BackendError
 from edgeprune.nvidia.library import MODULES, open_library
+from edgeprune.power.command import Output
 
 KINDS = ("onnxruntime", "providers", "tensorrt", "tensorrt-rtx", "cuda")
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.doctor import debian, probe
-from edgeprune.doctor.command import Output
 from edgeprune.nvidia.library import MODULES
+from edgeprune.power.command import Output
 from edgeprune.recipes.target import Flavour
 
 FLAVOURS = tuple(MODULES)

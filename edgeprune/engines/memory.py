@@ -13,19 +13,14 @@ from edgeprune.bundle.build import Bounds
 from edgeprune.bundle.manifest import Graph, Manifest
 from edgeprune.engines.profile import limit_shapes
 from edgeprune.errors import BackendError
+from edgeprune.estimate.machine import SYSTEM_RESERVE
+from edgeprune.estimate.memory import build_bytes
 from edgeprune.lint.shapes import Point, points
 from edgeprune.recipes.target import Range, Shapes, Target
 from edgeprune.runtime.room import row_bytes, spell
 
 if TYPE_CHECKING:
     import onnx
-
-BUILDER_COPIES = 3.5
-"""Peak of a build in multiples of the graph's weights, measured with TensorRT-RTX 1.7 (the test holds it to that)."""
-BUILDER_BASE = 400 << 20
-"""Bytes that a builder takes whatever it builds: its libraries and Python."""
-SYSTEM_RESERVE = 2 << 30
-"""Bytes of a Jetson's memory that its system keeps (NVIDIA's own rule for TensorRT Edge-LLM: the model plus 2 GB)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def graph_weights(graph: Graph) -> int:
 
 def host_need(graph: Graph) -> int:
     """Bytes of host memory that building one graph takes at its peak; graphs are built one after another."""
-    return int(BUILDER_COPIES * graph_weights(graph)) + BUILDER_BASE
+    return build_bytes(graph_weights(graph))
 
 
 def device_need(graph: Graph, scratch: int, workspace: int) -> int:

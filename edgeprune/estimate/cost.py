@@ -5,8 +5,9 @@
 2. Attention is the full rectangle of rows by keys, as the graphs compute it before they mask, not the causal half.
 3. Of the decoder's last layer only keys and values run on all rows; query, attention, output and feed-forward run on
    the last row alone, and so does the head.
-4. ``weights`` are a graph's constants, read once; ``traffic`` is every input read and every output written once.
-   Intermediate results are taken to stay in the caches.
+4. ``weights`` are a graph's constants, read once, tables too of which a run reads a few rows (rotary angles, a text
+   tower's words); ``traffic`` is every input read and every output written once. Intermediate results are taken to
+   stay in the caches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SIZES = {"fp32": 4, "fp16": 2, "int64": 8}
+SIZES = {"fp32": 4, "fp16": 2, "int32": 4, "int64": 8}
 """Bytes of an element."""
 
 

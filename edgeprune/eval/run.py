@@ -115,10 +115,26 @@ def evaluate(
         begin(run.label)
         replies = []
         for sample in samples:
-            replies.append(_ask(vlm, sample, run, max_new_tokens, seed * _SEEDS + sample.index))
+            replies.append(ask(vlm, sample, run, max_new_tokens, seed))
             advance()
         unpruned = unpruned or replies
         yield tally(run.label, samples, replies, unpruned, run.method, run.keep)
+
+
+def ask(vlm: VLM, sample: Sample, run: Run, max_new_tokens: int, seed: int) -> Reply:
+    """Ask one question; arguments and errors as for ``evaluate``."""
+    try:
+        answer = vlm.generate(
+            sample.question,
+            [sample.picture()],
+            run.keep,
+            run.method,
+            max_new_tokens=max_new_tokens,
+            seed=seed * _SEEDS + sample.index,
+        )
+    except ImageError as error:
+        raise ImageError(f"{sample.where}: {error}") from error
+    return Reply(answer.text, answer.ttft_ms, answer.visual_tokens_average)
 
 
 def versions() -> dict[str, str]:
@@ -130,16 +146,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _ask(vlm: VLM, sample: Sample, run: Run, max_new_tokens: int, seed: int) -> Reply:
-    try:
-        answer = vlm.generate(
-            sample.question, [sample.picture()], run.keep, run.method, max_new_tokens=max_new_tokens, seed=seed
-        )
-    except ImageError as error:
-        raise ImageError(f"{sample.where}: {error}") from error
-    return Reply(answer.text, answer.ttft_ms, answer.visual_tokens_average)
 
 
 def _refuse_twice(option: str, words: Sequence[str] | None) -> None:

@@ -13,12 +13,13 @@ from typing import Any, Literal
 from torch import nn
 
 from edgeprune.bundle.manifest import Cut, Dtype, MethodEntry, Role, Tensor
+from edgeprune.catalog import Probe
 from edgeprune.errors import EdgePruneError
 from edgeprune.export.clip import Clip
 from edgeprune.export.graph_plan import GraphPlan
 from edgeprune.families.family import Family
 from edgeprune.families.part import Part
-from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.method import Method
 
 SCALARS = ("span_start", "span_length", "keep", "merge", "seed")
 

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from edgeprune.bundle.manifest import Dialect, Dtype, Tensor
+from edgeprune.catalog import Probe
 from edgeprune.export.clip import Clip
 from edgeprune.export.graph_plan import GraphPlan
 from edgeprune.export.method_plan import MethodPlanner, probe_tensor
 from edgeprune.families.family import Family
 from edgeprune.families.part import Part
-from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.method import Method
 
 
 class Assemble(nn.Module):

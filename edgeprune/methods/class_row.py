@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgeprune.methods.method import Probe
 from edgeprune.methods.selection import merge_rest, read_count, selected_first
 
 
@@ -57,12 +56,3 @@ def select_and_merge(
     torch._check(kept <= x.shape[1])
     order = selected_first(score, kept - merged)
     return merge_rest(x, key, order, kept - merged, merged)
-
-
-def probes(feature_layer: int) -> dict[str, Probe]:
-    """All read in the layer whose output is selected."""
-    return {
-        "cls_feature": Probe("cls_feature", feature_layer),
-        "cls_attention": Probe("cls_attention", feature_layer),
-        "key": Probe("key", feature_layer),
-    }

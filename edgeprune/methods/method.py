@@ -8,30 +8,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from edgeprune import catalog
 from edgeprune.bundle.sizes import Vision
-
-
-@dataclass(frozen=True)
-class Probe:
-    """An output of the encoder's scoring head.
-
-    Attributes:
-        kind: "cls_feature", "cls_attention" or "key" (``towers.clip``).
-        layer: 0-based layer of the encoder it is read in.
-    """
-
-    kind: Literal["cls_feature", "cls_attention", "key"]
-    layer: int
-
-
-def _no_probes(feature_layer: int) -> Mapping[str, Probe]:
-    return {}
+from edgeprune.catalog import Probe
 
 
 @dataclass(frozen=True)
@@ -41,7 +25,6 @@ class Method:
     Attributes:
         name: what users type; a card of that name is in the catalog.
         positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original ids).
-        probes: from the selected encoder layer to the probes that its stages read, by argument name.
         encoder: makes a vision graph of the method's own, from (encoder configuration, selected layer, fused).
         vision: makes the stage on the encoder's rows, from the encoder's facts.
         prepare: makes a graph that runs once, on the projected rows and the text, before the first cut after them.
@@ -56,7 +39,6 @@ class Method:
 
     name: str
     positions: Literal["repack", "keep"] = "repack"
-    probes: Callable[[int], Mapping[str, Probe]] = field(default=_no_probes)
     encoder: Callable[..., nn.Module] | None = None
     vision: Callable[[Vision], nn.Module] | None = None
     prepare: Callable[..., nn.Module] | None = None
@@ -69,6 +51,10 @@ class Method:
     def cuts(self, layers: int) -> tuple[int, ...]:
         """The layers of a decoder before which rows are dropped, by the method's card."""
         return catalog.card(self.name).cuts(layers)
+
+    def probes(self, feature_layer: int) -> Mapping[str, Probe]:
+        """What its stages read of an encoder by the selected layer, by argument name, by the method's card."""
+        return catalog.card(self.name).probes_at(feature_layer)
 
 
 def load(name: str) -> Method:

@@ -21,7 +21,7 @@ from torch import nn
 from edgeprune.bundle.sizes import Vision
 from edgeprune.errors import UsageError
 from edgeprune.methods.attention import probabilities
-from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
 from edgeprune.methods.span import keep_rows, read_keep, read_span
 
@@ -30,11 +30,6 @@ _ATTENTION = 1e-3  # weight of the class row's attention, which breaks ties and 
 _PICKED = 1e30
 _OUTSIDE = 3e38
 _MOST_ROUNDS = 64
-
-
-def probes(feature_layer: int) -> dict[str, Probe]:
-    """Read in the layer whose output is selected."""
-    return {"cls_attention": Probe("cls_attention", feature_layer)}
 
 
 class Kernel(nn.Module):
@@ -210,14 +205,12 @@ METHODS = (
     Method(
         name="sts",
         positions="keep",
-        probes=probes,
         vision=RoundsStage,
         decoder_cut=lambda config, fused: DecoderCut(),
     ),
     Method(
         name="sts-greedy",
         positions="keep",
-        probes=probes,
         vision=lambda vision: GreedyStage(),
         kernel=Kernel,
         sampler="repulsion",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 
 from edgeprune.methods.attention import NextLayer, probabilities
-from edgeprune.methods.class_row import VisionStage, probes, select_and_merge
+from edgeprune.methods.class_row import VisionStage, select_and_merge
 from edgeprune.methods.method import Method
 from edgeprune.methods.span import read_span, renumber, replace_rows
 
@@ -61,7 +61,6 @@ METHODS = (
     Method(
         name="visiondrop",
         positions="repack",
-        probes=probes,
         vision=lambda vision: VisionStage(),
         decoder_cut=DecoderCut,
     ),

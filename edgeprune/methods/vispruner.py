@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from edgeprune.bundle.sizes import Vision
 from edgeprune.layers.repeat import Repeated
-from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import chosen_first, gather_rows, rank
 from edgeprune.methods.span import read_keep
 
@@ -123,9 +123,4 @@ class VisionStage(nn.Module):
         return gather_rows(features, kept), kept
 
 
-def probes(feature_layer: int) -> dict[str, Probe]:
-    """Read in the layer whose output is selected."""
-    return {"cls_attention": Probe("cls_attention", feature_layer)}
-
-
-METHODS = (Method(name="vispruner", probes=probes, vision=VisionStage),)
+METHODS = (Method(name="vispruner", vision=VisionStage),)

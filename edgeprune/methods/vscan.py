@@ -17,19 +17,11 @@ from torch import nn
 
 from edgeprune.bundle.sizes import Vision
 from edgeprune.methods.attention import NextLayer, probabilities
-from edgeprune.methods.method import Method, Probe
+from edgeprune.methods.method import Method
 from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
 from edgeprune.methods.span import read_keep, read_span, renumber, replace_rows
 
 _WINDOWS = 4  # per side
-
-
-def probes(feature_layer: int) -> dict[str, Probe]:
-    """The class row's attention in the selected layer and in layer 5 of 22, or at the same fraction."""
-    return {
-        "cls_attention": Probe("cls_attention", feature_layer),
-        "local_attention": Probe("cls_attention", int(5 * feature_layer / 22 + 0.5)),
-    }
 
 
 class ProjectedStage(nn.Module):
@@ -136,7 +128,6 @@ METHODS = (
     Method(
         name="vscan",
         positions="repack",
-        probes=probes,
         projected=ProjectedStage,
         decoder_cut=DecoderCut,
     ),

@@ -234,7 +234,7 @@ _RULES: dict[str, dict[str, Rule]] = {
         "stacks": Rule(rules.list_of(rules.is_table, 1), "tables, at least one: [[stacks]]"),
         "shapes": Rule(rules.is_table, "a table: [shapes]", required=False),
     },
-    "tflops": {key: Rule(rules.is_number, _NUMBER, required=False) for key in ("fp32", "fp16", "int8", "fp8")},
+    "tflops": {key: Rule(rules.is_number, _NUMBER, required=False) for key in ("fp32", "fp16", "int8", "fp8", "fp4")},
     "stacks": {
         "name": Rule(rules.is_text, "a text that is not empty"),
         "flavour": rules.one_of(get_args(Flavour)),

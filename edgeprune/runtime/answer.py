@@ -38,17 +38,18 @@ class Answer:
         text: the generated text, without special tokens.
         finish_reason: "eos" (the model ended), "length" (``max_new_tokens``) or "context" (no positions left).
         method: pruning method, None without pruning.
-        keep: budget asked for, "all" without pruning.
+        keep: budget asked for, or chosen for "auto"; "all" without pruning.
         paper_label: what the method's paper calls this budget; None where its labels have no such row.
         visual_tokens_average: visual tokens averaged over the decoder layers.
         stages: what each stage kept; empty without pruning.
         prompt_tokens: text tokens and visual tokens before pruning.
         generated_tokens: length of ``token_ids``.
         token_ids: generated ids, the end token included.
-        ttft_ms: from the picture as a file to the first token.
+        ttft_ms: from the picture as a file to the first token; for a batch, of all pictures together.
+        ttft_predicted_ms: for keep="auto", what nine of ten such requests were expected to stay within; else None.
         itl_ms: mean time between later tokens, None if there was only one.
         timings_ms: time per stage of the chain: preprocess, vision, prune, project, text (a method's text tower),
-            prefill, decode.
+            prefill, decode; and "trial", what keep="auto" ran in advance, which is no part of ``ttft_ms``.
         backend, dtype: what computed it.
     """
 
@@ -63,6 +64,7 @@ class Answer:
     generated_tokens: int
     token_ids: tuple[int, ...]
     ttft_ms: float
+    ttft_predicted_ms: float | None
     itl_ms: float | None
     timings_ms: dict[str, float]
     backend: str

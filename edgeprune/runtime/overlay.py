@@ -87,15 +87,33 @@ def draw_overlay(
     """
     view = fit(image, processing)
     _check(view, grid, stages)
-    scale = ceil(_PANEL / min(view.size))
-    patch = view.height // grid[0] * scale, view.width // grid[1] * scale
-    view = view.resize((view.width * scale, view.height * scale), Image.Resampling.BICUBIC)
+    view, patch = _enlarge(view, grid)
     rows, columns = grid
     panels = [(f"input: {image.width} x {image.height}, seen as {columns} x {rows} patches", view, "")]
     for place, stage in enumerate(stages):
         colour = COLOURS[place % len(COLOURS)]
         panels.append((stage.title(rows * columns), _draw_stage(view, stage, grid, patch, colour), colour))
     return _arrange(panels, stages)
+
+
+def draw_panel(
+    image: Image.Image, processing: ImageProcessing, grid: tuple[int, int], stage: OverlayStage | None
+) -> Image.Image:
+    """One panel alone, without title or legend: a stage, or the model's view where it is None.
+
+    Arguments, result and errors are those of ``draw_overlay``.
+    """
+    view = fit(image, processing)
+    _check(view, grid, [] if stage is None else [stage])
+    view, patch = _enlarge(view, grid)
+    return view if stage is None else _draw_stage(view, stage, grid, patch, COLOURS[0])
+
+
+def _enlarge(view: Image.Image, grid: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The view at a panel's size, and (height, width) of a patch in its pixels."""
+    scale = ceil(_PANEL / min(view.size))
+    patch = view.height // grid[0] * scale, view.width // grid[1] * scale
+    return view.resize((view.width * scale, view.height * scale), Image.Resampling.BICUBIC), patch
 
 
 def _check(view: Image.Image, grid: tuple[int, int], stages: Sequence[OverlayStage]) -> None:

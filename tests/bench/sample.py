@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeprune.bench.host import Host
 from edgeprune.bench.report import (
     BenchReport,
     Ceiling,
     Comparison,
     Conditions,
+    Energy,
     Engine,
     Memory,
+    Prediction,
     Spread,
     Variant,
 )
 from edgeprune.bench.targets import judge
+from edgeprune.power.state import DeviceState
 
 HOST = Host("Test CPU", 2, 8_000_000_000, False, 1e11, 2e10, {"python": "3.11.0", "onnxruntime": "1.30.0"})
 
@@ -46,6 +51,60 @@ def variant(
         step_bytes=step_bytes,
         ceilings=(ceiling,),
     )
+
+
+def metered(report: BenchReport) -> BenchReport:
+    """The same report from a board with sensors."""
+    state = DeviceState(
+        "Test Board", "INA3221 (VDD_IN)", "15W", None, 306.0, 624.75, False, (), {"cpu": 50.1, "tj": 52}
+    )
+    energies = {"keep=all": (9.0, 8.5, 9.5, 9.1, 8.9), "keep=64": (4.0, 4.1, 3.9, 4.0, 4.2)}
+    variants = tuple(
+        replace(v, energy=Energy.of(energies[v.name], [1.0] * 5, [16] * 5) if v.name in energies else None)
+        for v in report.variants
+    )
+    return replace(report, conditions=replace(report.conditions, device=state), variants=variants)
+
+
+def predicted(report: BenchReport, factor: float = 1.1) -> BenchReport:
+    """The same report with predictions that are that much off."""
+    variants = tuple(
+        replace(
+            v,
+            predicted=Prediction(
+                round(50 * factor, 4),
+                round(v.stages["prefill"].median_ms * factor, 4),
+                round(v.graphs_ms * factor, 4),
+                round(v.itl.median_ms * factor, 4),
+            ),
+        )
+        if v.engine == "chain"
+        else v
+        for v in report.variants
+    )
+    return replace(report, variants=variants)
+
+
+def repeated(report: BenchReport, scale: float = 1.0, repeats: int = 5) -> BenchReport:
+    """The same report with the times that its medians stand for, all scaled; 15 steps per repeat."""
+
+    def spread(old: Spread, count: int) -> Spread:
+        times = [old.median_ms * scale * (1 + (turn - (count - 1) / 2) / 100) for turn in range(count)]
+        return Spread.of([value / 1e3 for value in times])
+
+    variants = tuple(
+        replace(
+            v,
+            stages={name: spread(times, repeats) for name, times in v.stages.items()},
+            pruning=spread(v.pruning, repeats) if v.pruning else None,
+            ttft=spread(v.ttft, repeats),
+            itl=Spread.of(
+                [v.itl.median_ms / 1e3 * scale * (1 + turn / 100) for turn in range(repeats) for _ in range(15)]
+            ),
+        )
+        for v in report.variants
+    )
+    return replace(report, variants=variants)
 
 
 def report(keep_ms: float = 100.0, all_ms: float = 460.0, eager_itl_ms: float = 20.0) -> BenchReport:

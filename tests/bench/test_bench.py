@@ -6,26 +6,49 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
+from edgeprune.bench import run
+from edgeprune.bench.calibrate import Calibrator
 from edgeprune.bench.host import cpu_model, has_bf16
-from edgeprune.bench.report import BenchReport, Comparison, Spread
+from edgeprune.bench.predict import Rates
+from edgeprune.bench.report import BenchReport, Comparison, Energy, Spread
 from edgeprune.bench.run import Settings, run_bench
 from edgeprune.bench.table import render_text
-from edgeprune.errors import BudgetError, CheckFailed, UsageError
+from edgeprune.bench.targets import judge
+from edgeprune.bench.variants import Counts, predict
+from edgeprune.budget.schedule import make_schedule, site_of
+from edgeprune.bundle.store import open_bundle
+from edgeprune.errors import BudgetError, BundleError, CheckFailed, UsageError
+from edgeprune.estimate.calibration import Calibration, write_calibration
+from edgeprune.estimate.cost import total
+from edgeprune.estimate.device import device_of
+from edgeprune.estimate.machine import Efficiency, Machine
+from edgeprune.power.command import Output
+from edgeprune.power.device import Device, open_device
+from edgeprune.power.state import DeviceState
+from edgeprune.runtime.backends import BackendChoice
+from edgeprune.runtime.ort import OrtBackend
+from edgeprune.runtime.vlm import VLM
 from tests.bench import sample
+from tests.power import recorded
 
 QUICK = Settings(threads=1, repeats=2, text_tokens=60, new_tokens=4, progress=False, host_size=(256, 16))
+BARE = replace(QUICK, memory=False, predict=False, host_size=(64, 1))
 
 
 @pytest.fixture(scope="module")
-def measured(bundle_gqa: Path, checkpoint_gqa: Path) -> Iterator[BenchReport]:
+def measured(bundle_gqa: Path, checkpoint_gqa: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchReport]:
     import torch
 
     threads = torch.get_num_threads()
-    yield run_bench(bundle_gqa, checkpoint_gqa, ("all", 16), "eager", settings=QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))  # no rates are kept here
+        yield run_bench(bundle_gqa, checkpoint_gqa, ("all", 16), "eager", settings=QUICK)
     torch.set_num_threads(threads)
 
 
@@ -47,6 +70,8 @@ def test_every_variant_is_measured_in_every_stage(measured: BenchReport) -> None
         assert chain.prefill_overhead.median_ms > 0
         assert chain.decode_overhead.median_ms > 0
     assert pruned.decoder_flops < every.decoder_flops == eager.decoder_flops
+    assert len(pruned.ttft.times_ms) == 2
+    assert len(pruned.itl.times_ms) == 2 * 3
 
 
 def test_ceilings_and_comparisons_are_complete(measured: BenchReport) -> None:
@@ -58,6 +83,207 @@ def test_ceilings_and_comparisons_are_complete(measured: BenchReport) -> None:
     stages = ("prefill", "decode", "TTFT")
     assert {("keep=16", "keep=all", stage) for stage in stages} <= pairs
     assert {("keep=all", "eager fp32", stage) for stage in stages} <= pairs
+
+
+def test_what_is_counted_is_the_whole_chain(measured: BenchReport, bundle_gqa: Path) -> None:
+    manifest = open_bundle(bundle_gqa).manifest
+    method = manifest.method("visiondrop")
+    assert method is not None
+    schedule = make_schedule("visiondrop", 16, site_of(manifest, method))
+    counts = Counts.of(manifest, (5, 55), method, schedule, 4)
+    assert set(method.graphs) < {cost.graph for cost in counts.prompt}
+    pruned = measured.variants[1]
+    ceiling = {c.stage: c.flops for c in pruned.ceilings}
+    # What the method's graphs score depends on how the text lies around the picture; nothing else does.
+    assert ceiling["TTFT"] == pruned.prompt_flops == pytest.approx(total(counts.prompt).flops, rel=1e-2)
+    assert ceiling["prefill"] == pruned.decoder_flops == total(counts.prompt, "prefill").flops  # without its cuts
+    assert total(counts.prompt, "prune").flops > 0
+    late = {cost.graph for cost in counts.late}
+    assert "prune_visiondrop_vision" not in late
+    assert {cut.graph for cut in method.cuts if cut.at != "vision"} <= late
+
+
+def test_predictions_are_made_from_rates_of_this_machine(measured: BenchReport) -> None:
+    every, pruned, eager = measured.variants[:3]
+    assert eager.predicted is None
+    assert every.predicted is not None
+    assert pruned.predicted is not None
+    assert 0 < every.predicted.vision_ms == pruned.predicted.vision_ms < every.predicted.ttft_ms
+    assert every.predicted.decode_ms > 0
+    assert {"prediction of TTFT, off by", "prediction of decode, off by"} <= {t.name for t in measured.targets}
+    assert any(
+        note.startswith("predictions: from rates measured with ONNX Runtime before and after, ")
+        for note in measured.notes
+    )
+    assert "Predicted beside measured" in render_text(measured)
+
+
+def test_a_prediction_by_hand(bundle_gqa: Path) -> None:
+    """On a machine that reads for nothing and starts graphs at once, time is operations over their rate."""
+    manifest = open_bundle(bundle_gqa).manifest
+    method = manifest.method("visiondrop")
+    assert method is not None
+    counts = Counts.of(manifest, (5, 55), method, make_schedule("visiondrop", 16, site_of(manifest, method)), 4)
+    machine = Machine("m", "m", None, 1e9, 1e30, Efficiency(1.0, 1.0, 1.0, 1.0, 0.0), 0.2, 0, 1e9)
+    found = predict(counts, machine)
+    seconds = {name: total(costs).flops / 1e9 for name, costs in (("all", counts.prompt), ("late", counts.late))}
+    assert found.ttft_ms == pytest.approx(1e3 * seconds["all"], abs=1e-4)
+    assert found.prefill_ms == pytest.approx(1e3 * seconds["late"], abs=1e-4)
+    assert found.vision_ms == pytest.approx(total(counts.prompt, "vision").flops / 1e6, abs=1e-4)
+    assert found.decode_ms == pytest.approx(total(counts.steps).flops / 3 / 1e6, abs=1e-4)
+    assert found.prefill_ms < predict(Counts.of(manifest, (5, 55), None, None, 4), machine).prefill_ms
+
+
+def test_rates_of_another_day_do_not_predict_a_cpu(
+    bundle_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    device = device_of("onnxruntime-cpu")
+    write_calibration(Calibration(device, "onnxruntime-cpu", 1, "fp32", 1e6, 1e6, {}, "2026-01-02"))
+    report = run_bench(bundle_gqa, settings=replace(BARE, predict=True))
+    predicted = report.variants[0].predicted
+    assert predicted is not None
+    assert predicted.ttft_ms < report.variants[0].prompt_flops / 1e6 * 1e3 / 10
+
+
+def test_kept_rates_predict_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    backend = "onnxruntime-cuda"
+    write_calibration(Calibration(device_of(backend), backend, 1, "fp16", 5e14, 4e12, {}, "2026-01-02"))
+    machine, note = Rates(backend, 1, "fp16").machine()
+    assert note == "predictions: from rates measured on 2026-01-02 by edgeprune estimate --calibrate"
+    assert machine is not None
+    assert (machine.flops, machine.bandwidth) == (5e14, 4e12)
+
+
+def test_the_middle_of_the_rates_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(1e9, 4e9), (9e9, 1e9), (4e9, 2e9)]
+    monkeypatch.setattr(Calibrator, "rates", lambda self, seconds: found.pop(0))
+    rates = Rates("onnxruntime-cpu", 1, "fp32")
+    for _ in range(3):
+        rates.take()
+    machine, note = rates.machine()
+    assert machine is not None
+    assert (machine.flops, machine.bandwidth) == (4e9, 2e9)
+    assert note.endswith("taken 3 times between the rounds, the middle of 1..9 GFLOP/s and 1.0..4.0 GB/s")
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "reason"),
+    [
+        ("onnxruntime-cuda", "fp32", "none, onnxruntime-cuda has no rates in fp32 yet: edgeprune estimate --calibrate"),
+        ("onnxruntime-cpu", "nvfp4", "none, rates on the CPU are not measured in nvfp4"),
+    ],
+)
+def test_where_nothing_is_predicted_a_note_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, dtype: str, reason: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    machine, note = Rates(backend, 1, dtype).machine()
+    assert machine is None
+    assert reason in note
+
+
+def test_energy_and_state_of_a_board(bundle_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded.lay_out(tmp_path, recorded.ORIN_NANO_FILES)
+    (tmp_path / "sys/class/thermal/cooling_device8/cur_state").write_text("1\n")
+    says = Output(0, "NV Power Mode: 15W\n0\n")
+    monkeypatch.setattr(run, "open_device", partial(open_device, tmp_path, lambda words: says))
+    report = run_bench(bundle_gqa, keeps=("all", 16), settings=BARE)
+    state = report.conditions.device
+    assert state is not None
+    assert (state.power_mode, state.sensor, state.locked) == ("15W", "INA3221 (VDD_IN)", False)
+    for variant in report.variants:
+        assert variant.energy is not None
+        assert len(variant.energy.samples) == 2
+        assert variant.energy.watts == pytest.approx(4.984, rel=0.25)  # of requests of a few milliseconds
+        assert variant.energy.tokens_per_joule == pytest.approx(2 * 4 / sum(variant.energy.samples), rel=0.01)
+    text = render_text(report)
+    assert "Energy of a request, idle power included" in text
+    assert "power mode 15W, GPU at 625 of 625 MHz, clocks not locked, 50 C before the start" in text
+    assert "energy: INA3221 (VDD_IN), from the picture as a file to the last token, nothing subtracted" in report.notes
+    assert "the GPU's clock is not locked, so times may vary: sudo jetson_clocks" in report.notes
+    assert "throttled (gpu-throttle): the times are of a device that was slowed down" in report.notes
+    assert BenchReport.from_json(report.to_json()) == report
+
+
+class OnGpu:
+    """A GPU that draws 300 W and counts as much, slowed down by its power limit."""
+
+    sensor = "NVML"
+
+    def state(self) -> DeviceState:
+        return DeviceState("NVIDIA H200", self.sensor, None, 700.0, 1980.0, 1980.0, None, (), {"gpu": 34.0})
+
+    def watts(self) -> float | None:
+        return 300.0
+
+    def joules(self) -> float | None:
+        return 300.0 * perf_counter()
+
+    def throttled(self) -> tuple[str, ...]:
+        return ("power limit",)
+
+    def close(self) -> None:
+        pass
+
+
+class GpuBackend(OrtBackend):
+    """The CPU's backend by a GPU's name: what is reported hangs on the name alone."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.name = "onnxruntime-cuda"
+
+
+def test_a_gpu_is_metered_and_has_no_cpus_ceilings(
+    bundle_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def device(on_gpu: bool) -> Device:
+        asked.append(on_gpu)
+        return OnGpu()
+
+    def opened(bundle: Path, threads: None, check_hashes: bool, choice: BackendChoice) -> VLM:
+        assert (choice.provider, choice.threads) == ("cuda", None)
+        return VLM(open_bundle(bundle, check_hashes), GpuBackend())
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(run, "open_device", device)
+    monkeypatch.setattr(run, "open_vlm", opened)
+    report = run_bench(
+        bundle_gqa, settings=replace(BARE, memory=True, threads=None), backend=BackendChoice(provider="cuda")
+    )
+    assert asked == [True]
+    assert not report.memory
+    assert not report.variants[0].ceilings
+    energy = report.variants[0].energy
+    assert energy is not None
+    assert energy.watts == pytest.approx(300.0, rel=0.25)
+    assert "ceilings and peak memory are not measured with onnxruntime-cuda" in report.notes
+    assert "throttled (power limit): the times are of a device that was slowed down" in report.notes
+    assert not any("locked" in note for note in report.notes)  # nobody tells
+    assert "NVIDIA H200, 700 W at most, GPU at 1980 of 1980 MHz, 34 C before the start, power by NVML" in render_text(
+        report
+    )
+
+
+def test_what_a_gpus_backend_has_no_use_for(bundle_gqa: Path, checkpoint_gqa: Path) -> None:
+    cuda, plans = BackendChoice(provider="cuda"), BackendChoice("tensorrt")
+    with pytest.raises(UsageError, match="--against eager runs on the CPU"):
+        run_bench(bundle_gqa, checkpoint_gqa, against="eager", settings=BARE, backend=cuda)
+    with pytest.raises(UsageError, match="--threads 1 has no effect with --backend tensorrt"):
+        run_bench(bundle_gqa, settings=BARE, backend=plans)
+
+
+def test_a_machine_without_sensors_says_nothing_of_them(measured: BenchReport) -> None:
+    if open_device() is not None:
+        pytest.skip("this is a Jetson")
+    assert measured.conditions.device is None
+    assert all(variant.energy is None for variant in measured.variants)
+    words = render_text(measured).lower()
+    assert not any(word in words for word in ("energy", "power", "throttled", "locked"))
 
 
 def test_memory_is_of_whole_runs(measured: BenchReport, bundle_gqa: Path) -> None:
@@ -76,6 +302,20 @@ def test_json_is_one_line_and_reads_back(measured: BenchReport) -> None:
     assert BenchReport.from_json(text) == measured
 
 
+def test_a_report_of_an_older_version_reads() -> None:
+    report = sample.report()
+    older = json.loads(report.to_json())
+    del older["conditions"]["device"]
+    for variant in older["variants"]:
+        del variant["predicted"], variant["energy"]
+        for spread in (variant["ttft"], variant["itl"], *variant["stages"].values()):
+            del spread["times_ms"]
+    assert BenchReport.from_json(json.dumps(older)) == report
+    del older["variants"][0]["ttft"]["p90_ms"]
+    with pytest.raises(BundleError, match=r"variants\[0\].ttft: key 'p90_ms' is missing"):
+        BenchReport.from_json(json.dumps(older))
+
+
 def test_the_table_names_its_conditions(measured: BenchReport) -> None:
     table = render_text(measured)
     assert "60 text tokens, 64 visual tokens unpruned, 4 new tokens" in table
@@ -90,7 +330,7 @@ def test_without_eager_torch_is_not_needed(bundle_gqa: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.modules['onnx'] = None\n"
         "from edgeprune.bench.run import Settings, run_bench\n"
-        f"run_bench({str(bundle_gqa)!r}, settings=Settings(1, 0, 1, 60, 2, False, False, (64, 1)))\n"
+        f"run_bench({str(bundle_gqa)!r}, settings=Settings(1, 0, 1, 60, 2, False, False, (64, 1), predict=False))\n"
         "from edgeprune.errors import MissingExtra\n"
         "from edgeprune.bench.measure import load_eager\n"
         "try: load_eager('x', 'fp32', 1)\n"
@@ -153,11 +393,32 @@ def test_memory_says_within_or_above() -> None:
 
 def test_a_table_without_rows_is_left_out() -> None:
     report = sample.report()
+    assert not any(title in render_text(report) for title in ("Predicted", "Energy"))
     bare = replace(report, memory=(), variants=tuple(replace(v, ceilings=()) for v in report.variants))
     assert "Memory" in render_text(report)
     assert "could reach" in render_text(report)
     assert "Memory" not in render_text(bare)
     assert "could reach" not in render_text(bare)
+
+
+def test_energy_is_of_all_requests_together() -> None:
+    energy = Energy.of([2.0, 4.0, 3.0], [1.0, 1.0, 2.0], [8, 8, 8])
+    assert energy == Energy(joules=3.0, watts=2.25, tokens_per_joule=2.6667, samples=(2.0, 4.0, 3.0))
+    assert Energy.of([0.0], [1.0], [8]) is None
+    text = render_text(sample.metered(sample.report()))
+    rows = {line.split()[0]: line.split() for line in text.split("Energy")[1].splitlines()[2:4]}
+    assert rows["keep=64"] == ["keep=64", "4", "4.04", "3.96"]
+
+
+def test_predictions_are_judged_both_ways() -> None:
+    for factor, reached in ((1.1, True), (1.3, False), (0.7, False)):
+        report = sample.predicted(sample.report(), factor)
+        judged = {t.name: t for t in judge(report.variants, report.comparisons, report.memory)}
+        for name in ("prediction of TTFT, off by", "prediction of decode, off by"):
+            assert judged[name].measured == pytest.approx(abs(factor - 1), abs=1e-3)
+            assert judged[name].reached is reached
+    half = replace(report, variants=tuple(replace(v, dtype="fp16") for v in report.variants))
+    assert not [t for t in judge(half.variants, half.comparisons, half.memory) if "prediction" in t.name]
 
 
 def test_spread_is_numpys_percentile() -> None:
@@ -167,7 +428,8 @@ def test_spread_is_numpys_percentile() -> None:
     spread = Spread.of(seconds)
     assert spread.median_ms == pytest.approx(np.percentile(seconds, 50) * 1e3)
     assert spread.p90_ms == pytest.approx(np.percentile(seconds, 90) * 1e3)
-    assert Spread.of([0.5]) == Spread(500.0, 500.0)
+    assert spread.times_ms == (300.0, 100.0, 200.0, 900.0, 400.0, 250.0)  # in the order they were taken
+    assert Spread.of([0.5]) == Spread(500.0, 500.0, (500.0,))
 
 
 def test_bf16_and_model_are_read_from_cpuinfo() -> None:

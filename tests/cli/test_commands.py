@@ -25,6 +25,7 @@ FIELDS = [
     "generated_tokens",
     "token_ids",
     "ttft_ms",
+    "ttft_predicted_ms",
     "itl_ms",
     "timings_ms",
     "backend",

@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeprune.doctor.command import Output
 from edgeprune.doctor.interpreter import Interpreter
 from edgeprune.doctor.machine import Machine
+from edgeprune.power.command import Output
 
 TEGRA = """\
 # R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune.doctor.checks import backends, examine
-from edgeprune.doctor.command import Output
 from edgeprune.doctor.finding import Finding
+from edgeprune.power.command import Output
 from tests.doctor import recorded
 from tests.doctor.recorded import Recorded
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.doctor.command import Output
 from edgeprune.doctor.gpu import Gpu
 from edgeprune.doctor.interpreter import Interpreter
 from edgeprune.doctor.jetson import JETPACKS, Jetson
 from edgeprune.doctor.machine import Machine, Swap
 from edgeprune.doctor.tensorrt import SystemTensorRT
+from edgeprune.power.command import Output
 from tests.doctor import recorded
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.doctor import command, probe
-from edgeprune.doctor.command import Output, run_command
+from edgeprune.doctor import probe
 from edgeprune.doctor.onnxruntime import read_onnxruntime
 from edgeprune.doctor.tensorrt import read_tensorrt
+from edgeprune.power import command
+from edgeprune.power.command import Output, run_command
 
 
 def ask(kind: str) -> Output | None:

@@ -15,9 +15,10 @@ from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.engines.builder import build_plan
 from edgeprune.engines.examine import Request, examine
 from edgeprune.engines.key import Conditions
-from edgeprune.engines.memory import BUILDER_COPIES, graph_weights
+from edgeprune.engines.memory import graph_weights
 from edgeprune.engines.monitor import Silent
 from edgeprune.engines.profile import fit_shapes, make_profile
+from edgeprune.estimate.memory import BUILDER_COPIES
 from edgeprune.nvidia.library import open_library
 from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Range, Shapes

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeprune.bench.cost import prompt_costs, total
 from edgeprune.bench.report import Spread
 from edgeprune.bundle.store import open_bundle
 from edgeprune.errors import BackendError, BudgetError, UsageError
+from edgeprune.estimate.cost import total
+from edgeprune.estimate.request import Request, prompt_costs
 from edgeprune.runtime.ort import OrtBackend
 from tools.gpu import run
 from tools.gpu.backends import candidates
@@ -117,8 +118,9 @@ def test_the_files_say_what_stdout_says(checked: Checked) -> None:
 def test_operations_are_counted_as_bench_counts_them(checked: Checked) -> None:
     manifest = open_bundle(checked.out / "work" / "tiny-4-fp32-fused", check_hashes=False).manifest
     for budget in budgets(CASES["tiny"], None, 4):
-        method = manifest.method(METHOD) if budget.schedule else None
-        costs = total(prompt_costs(manifest, BEFORE, AFTER, method, budget.schedule), "prefill")
+        method = METHOD if budget.schedule else None
+        request = Request.of(manifest, BEFORE, AFTER, method, budget.schedule)
+        costs = total(prompt_costs(request), "prefill")
         assert flops(prefill_work(SHAPES["tiny"].decoder, budget, 4)) == costs.flops
 
 

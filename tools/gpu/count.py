@@ -1,6 +1,6 @@
 """Operations and bytes of a decoder's prefill, and the shortest time they can take on a GPU.
 
-Conventions are those of ``edgeprune/bench/cost.py``: two FLOPs per multiply-accumulate, attention as the full
+Conventions are those of ``edgeprune/estimate/cost.py``: two FLOPs per multiply-accumulate, attention as the full
 rectangle, of the last layer only keys and values on all rows, the head on one row. What pruning itself computes is
 left out: it is what is held against the gain. No manifest is needed, so that eager alone can be counted.
 """

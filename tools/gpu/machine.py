@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Literal
 
 import edgeprune
-from edgeprune.doctor.command import run_command
 from edgeprune.doctor.gpu import SMI, Gpu, read_nvidia
 from edgeprune.errors import BackendError
+from edgeprune.power.command import run_command
 
 DeviceName = Literal["cuda", "cpu"]
 
