@@ -49,7 +49,7 @@ class Outcome:
         trial_ms: what ran in advance, once.
         refused: requests that found no budget that fits.
         tokens: least, median and most of the tokens chosen, all of them counted as such.
-        oracle: tokens of the largest fixed budget that fits in nine of ten; None without one.
+        oracle: tokens of the largest fixed budget that fits in nine of ten, 0 if none does; None without one.
         load: of the machine at the end, as the kernel counts it.
     """
 
@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args(arguments)
+    if words.requests < 1:
+        parser.error(f"--requests is {words.requests}, expected 1 or more")
     try:
         budgets = [milliseconds(text) for text in words.ttft_budget]
         outcomes = [outcome for budget in budgets for outcome in both(words, budget)]
@@ -164,14 +166,14 @@ def prompt(seed: int) -> tuple[ImageSource, str]:
     return scene.image, " ".join(question.text for question in scene.questions[:count])
 
 
-def oracle(fixed: dict[int | str, list[float]], tokens: int, budget_ms: float) -> int | None:
-    """The largest fixed budget whose p90 fits, read off the straight line between two that ran; None if none fits."""
+def oracle(fixed: dict[int | str, list[float]], tokens: int, budget_ms: float) -> int:
+    """The largest fixed budget whose p90 fits, read off the straight line between two that ran; 0 if none fits."""
     if np.percentile(fixed["all"], SHARE) <= budget_ms:
         return tokens
     points = [(int(keep), float(np.percentile(times, SHARE))) for keep, times in fixed.items() if keep != "all"]
     fitting = [index for index, (_, time) in enumerate(points) if time <= budget_ms]
     if not fitting:
-        return None
+        return 0
     last = fitting[-1]
     if last + 1 == len(points):
         return points[last][0]
@@ -187,7 +189,7 @@ def render(outcomes: list[Outcome], bundle: Path, method: str) -> str:
     ]
     for o in outcomes:
         share = f"{o.oracle} ({o.tokens[1] / o.oracle:.0%})" if o.oracle else "-"
-        verdict = "kept" if o.kept else "broken" if o.oracle else "no budget fits"
+        verdict = "kept" if o.kept else "no budget fits" if o.oracle == 0 else "broken"
         lines.append(
             f"| {o.budget_ms:g} ms | {o.state} | {o.p50_ms:.0f} / {o.p90_ms:.0f} / {o.max_ms:.0f} | {o.within:.0%} | "
             f"{o.tokens[0]} / {o.tokens[1]} / {o.tokens[2]} | {share} | {verdict}, p90 {o.p90_ms / o.budget_ms:.0%} |"

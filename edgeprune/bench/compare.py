@@ -118,6 +118,11 @@ class Differences:
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
 
+    @property
+    def judged(self) -> bool:
+        """Whether any figure has an interval; without one no time can be told from noise."""
+        return any(figure.low is not None for figure in self.figures)
+
     def worse(self, percent: float) -> tuple[Figure, ...]:
         """The figures that are surely worse by more than ``percent``; every figure is better when it is small.
 

@@ -46,7 +46,7 @@ def _rank(m: int, n: int) -> int:
     tail = (1 - CONFIDENCE) / 2
     if m * n > _EXACT_PAIRS:
         spread = math.sqrt(m * n * (m + n + 1) / 12)
-        return math.floor(m * n / 2 + 0.5 - _NORMAL * spread)  # half a step of continuity correction
+        return max(0, math.floor(m * n / 2 + 0.5 - _NORMAL * spread))  # half a step of continuity correction
     allowed, seen, rank = tail * math.comb(m + n, n), 0, 0
     for count in _rank_sum_counts(m, n):
         seen += count

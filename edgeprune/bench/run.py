@@ -281,6 +281,8 @@ def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None)
             )
             if entry is not None or all(other.method is not None for other in found):
                 found.append(runner)
+    if methods and all(chain.method is None for chain in found):
+        raise UsageError(f"--method {','.join(methods)} has no effect at --keep all: give --keep below all")
     return found
 
 

@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from edgeprune.cli.options import QUIET, SKIP_HASHES, THREADS, find_origin, json_option
+from edgeprune.cli.options import (
+    BACKEND,
+    PLANS,
+    PROVIDER,
+    QUIET,
+    SKIP_HASHES,
+    THREADS,
+    TRUST_PLANS,
+    find_origin,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from edgeprune.bench.run import Settings
+    from edgeprune.runtime.backends import BackendChoice, BackendName
+    from edgeprune.runtime.ort import Provider
 
-_ALONE = {"keep", "method", "against", "model", "dtypes"}  # options of a plain benchmark only
+_GPU = {"backend", "provider", "target", "trust_plans"}
+_ALONE = {"keep", "method", "against", "model", "dtypes", *_GPU}  # options of a plain benchmark only
 _SWEEPS = {"axes", "scenes", "data", "page", "markdown", "fresh"}  # of --sweep only
 _COMPARES = {"pair", "fail_above", "as_json", "quiet"}  # all that --compare takes
 
@@ -65,9 +78,13 @@ _COMPARES = {"pair", "fail_above", "as_json", "quiet"}  # all that --compare tak
     type=click.Path(path_type=Path),
     nargs=2,
     metavar="A.json B.json",
-    help="Compare two reports of `bench --json` figure by figure; takes no BUNDLE.",
+    help="Compare two reports of `bench --json`, with --sweep or without, figure by figure; takes no BUNDLE.",
 )
 @click.option("--fail-above", metavar="P%", help="With --compare: exit 3 if a figure of B is surely worse by more.")
+@BACKEND
+@PROVIDER
+@PLANS
+@TRUST_PLANS
 @THREADS
 @SKIP_HASHES
 @QUIET
@@ -96,6 +113,10 @@ def command(
     fresh: bool,
     pair: tuple[Path, Path] | None,
     fail_above: str | None,
+    backend: BackendName,
+    provider: Provider | None,
+    target: str | None,
+    trust_plans: Path | None,
     threads: int | None,
     skip_hashes: bool,
     quiet: bool,
@@ -111,6 +132,7 @@ def command(
     edgeprune bench --compare before.json after.json --fail-above 5%
     """
     from edgeprune.bench.run import Settings
+    from edgeprune.runtime.backends import BackendChoice
 
     _refuse_idle(context, sweep, pair is not None)
     if pair is not None:
@@ -136,7 +158,8 @@ def command(
         line = shlex.join(["edgeprune", *sys.argv[1:]]).encode(errors="replace").decode()  # names may be any bytes
         run(bundle, axes, settings, (scenes, data), image, not skip_hashes, fresh, outputs, line)
         return
-    _bench(bundle, keep, method, against, model, image, settings, not skip_hashes, as_json, quiet)
+    choice = BackendChoice(backend, provider, target, trust_plans)
+    _bench(bundle, keep, method, against, model, image, settings, choice, not skip_hashes, as_json, quiet)
 
 
 def _bench(
@@ -147,6 +170,7 @@ def _bench(
     model: str | None,
     image: Path | None,
     settings: Settings,
+    backend: BackendChoice,
     check_hashes: bool,
     as_json: bool,
     quiet: bool,
@@ -166,6 +190,7 @@ def _bench(
         image=image,
         settings=settings,
         check_hashes=check_hashes,
+        backend=backend,
     )
     if not as_json:
         click.echo(render_text(report))
@@ -177,18 +202,22 @@ def _compare(old: Path, new: Path, fail_above: str | None, as_json: bool) -> Non
 
     Raises:
         CheckFailed: a figure is surely worse by more than was allowed.
+        UsageError: nothing is, since no time has repeats enough to judge it.
     """
     from edgeprune.bench.compare import compare_files, render_text
-    from edgeprune.errors import CheckFailed
+    from edgeprune.errors import CheckFailed, UsageError
 
     limit = None if fail_above is None else _percent(fail_above)
     found = compare_files(old, new)
-    click.echo(render_text(found))
-    if as_json:
-        click.echo(found.to_json())
+    click.echo(found.to_json() if as_json else render_text(found))
     worse = found.worse(limit) if limit is not None else ()
     if worse:
         raise CheckFailed(f"{new} is worse than {old} by more than {fail_above}: {', '.join(map(str, worse))}")
+    if limit is not None and not found.judged:
+        raise UsageError(
+            f"--fail-above {fail_above} cannot judge any time: {old} and {new} have too few repeats, or kept none; "
+            "make them with edgeprune bench --repeats 5 or more"
+        )
 
 
 def _percent(text: str) -> float:
@@ -226,7 +255,7 @@ def _refuse_idle(context: click.Context, sweep: bool, compare: bool) -> None:
         if sweep and name in ("keep", "method"):
             raise UsageError(f"{option} is an axis of --sweep: write {name}={context.params[name]} behind the bundle")
         if sweep and name in _ALONE:
-            raise UsageError(f"{option} has no effect with --sweep, which runs the bundle alone")
+            raise UsageError(f"{option} has no effect with --sweep, which runs the bundle alone, on the CPU")
         if not sweep and not compare and name in _SWEEPS:
             what = repr(context.params["axes"][0]) if name == "axes" else option
             raise UsageError(f"{what} has no effect without --sweep")

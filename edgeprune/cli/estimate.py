@@ -79,7 +79,8 @@ def command(
     backend, threads = f"onnxruntime-{provider or 'cpu'}", threads or _cores()
     if model is None:
         given = {"--method": method, "--keep": keep, "--target": target, "--context": context}
-        _check_options(given, False, "a MODEL, such as llava-1.5-7b")
+        typed = {"--text-tokens": _typed("text_tokens"), "--new-tokens": _typed("new_tokens")}
+        _check_options(given | typed, False, "a MODEL, such as llava-1.5-7b")
         if not calibrate:
             raise UsageError("MODEL is missing, such as llava-1.5-7b: edgeprune list models")
         _calibrate(backend, threads, dtype or "fp32", quiet, as_json)
@@ -116,6 +117,14 @@ def _check_options(given: Mapping[str, object], allowed: bool, needed: str) -> N
     for option, value in given.items():
         if value is not None and not allowed:
             raise UsageError(f"{option} {value} has no effect without {needed}")
+
+
+def _typed(name: str) -> object:
+    """The value of an option that has a default, None where that stands."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    return context.params[name] if context.get_parameter_source(name) is ParameterSource.COMMANDLINE else None
 
 
 def _grid(found: Found, held: Precision, text: int, method: str | None, keep: str | None, one: bool) -> Grid:
@@ -204,6 +213,8 @@ def _this(backend: str, threads: int, held: Precision) -> Machine:
     from edgeprune.estimate.device import CPU
     from edgeprune.estimate.machine import machine_of_calibration
 
+    if held.name not in ("fp32", "fp16"):
+        raise UsageError(f"--dtype {held.name}: this machine is measured in fp32 and fp16 alone")
     calibration = read_calibration(backend, threads, held.name)
     if calibration is None:
         words = [] if backend == CPU else ["--provider", backend.removeprefix("onnxruntime-")]

@@ -19,6 +19,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="Threads per operator; default: one per core.")
+BACKEND = click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="tensorrt runs the plans that `edgeprune build` made.",
+)
+PROVIDER = click.option(
+    "--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), help="Of ONNX Runtime; default: cpu."
+)
+PLANS = click.option("--target", metavar="NAME[@STACK]", help="Which plans, where the bundle has several.")
+TRUST_PLANS = click.option(
+    "--trust-plans",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Run the plans in FOLDER though they were built on another machine; they are native code.",
+)
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 SKIP_HASHES = click.option(
     "--skip-hashes", is_flag=True, help="Open large bundles faster: check sizes, not the content of files."

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import BUNDLE, SKIP_HASHES, THREADS, json_option
+from edgeprune.cli.options import (
+    BACKEND,
+    BUNDLE,
+    PLANS,
+    PROVIDER,
+    SKIP_HASHES,
+    THREADS,
+    TRUST_PLANS,
+    json_option,
+)
 from edgeprune.cli.overlay import overlay_paths, write_overlay
 
 if TYPE_CHECKING:
@@ -41,21 +50,10 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=int, default=0, show_default=True, help="0 is off.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of sampling, and of the method random.")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write a picture of what each stage kept.")
-@click.option(
-    "--backend",
-    type=click.Choice(["onnxruntime", "tensorrt"]),
-    default="onnxruntime",
-    show_default=True,
-    help="tensorrt runs the plans that `edgeprune build` made.",
-)
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), help="Of ONNX Runtime; default: cpu.")
-@click.option("--target", metavar="NAME[@STACK]", help="Which plans, where the bundle has several.")
-@click.option(
-    "--trust-plans",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Run the plans in FOLDER though they were built on another machine; they are native code.",
-)
+@BACKEND
+@PROVIDER
+@PLANS
+@TRUST_PLANS
 @THREADS
 @SKIP_HASHES
 @json_option("the answer")

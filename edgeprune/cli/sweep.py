@@ -119,11 +119,9 @@ def _write(report: SweepReport, outputs: Outputs) -> None:
     if outputs.markdown is not None:
         write_output(outputs.markdown, render_markdown(report))
         written.append(str(outputs.markdown))
-    click.echo(render_text(report))
+    click.echo(to_json(report) if outputs.as_json else render_text(report))
     if written:
-        click.echo(f"\nwritten: {', '.join(written)}")
-    if outputs.as_json:
-        click.echo(to_json(report))
+        _tell(f"written: {', '.join(written)}")
 
 
 def _tell(line: str) -> None:

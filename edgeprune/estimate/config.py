@@ -79,7 +79,7 @@ def read_shape(path: Path) -> Shape:
         decoder = _decoder(_filled(path, "text_config", text, _DECODERS[kind]))
     except BundleError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Shape(path.resolve().parent.name, vision, decoder)
+    return Shape(path.parent.resolve().name, vision, decoder)
 
 
 def _read(path: Path) -> dict[str, Any]:

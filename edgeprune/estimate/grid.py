@@ -53,7 +53,8 @@ def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], 
     parsed = [parse_keep(keep, found.shape.tokens) for keep in keeps]
     if not methods and any(keep is not None for keep in parsed):
         budget = next(word for word, keep in zip(keeps, parsed, strict=True) if keep is not None)
-        raise UsageError(f"--keep {budget} needs a method, such as --method {USUAL}; edgeprune list methods")
+        such = found.manifest.methods[0].name if found.manifest and found.manifest.methods else USUAL
+        raise UsageError(f"--keep {budget} needs a method, such as --method {such}; edgeprune list methods")
     whole = _request(found, held, text, methods or (USUAL,))
     requests, failed = [whole] if None in parsed else [], []
     for method in methods:

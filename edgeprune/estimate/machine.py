@@ -1,7 +1,7 @@
 """A machine as the roofline sees it: peak rates, and the share of them that programs of its class reach.
 
 Peaks are a target's data sheet or a calibration's measurement; shares are ``efficiency.toml``, which
-``tools/backtest.py --fit`` writes from published latencies. Nothing is measured here.
+``tools/backtest.py`` writes from published latencies. Nothing is measured here.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgeprune.estimate.cost import SIZES, GraphCost
 from edgeprune.estimate.decoder import kv_width, q_width
+from edgeprune.estimate.encoder import vision_cost
 from edgeprune.estimate.request import Request
 
 BUILDER_COPIES = 3.5
@@ -23,7 +24,7 @@ class Memory:
     """Bytes.
 
     Attributes:
-        weights: of all graphs, the method's own included.
+        weights: of all graphs, the method's own included; beside an encoder of its own lies the one that it replaces.
         embedding: of the table of token embeddings, a mapped file of which rows are read: not part of ``run``.
         cache: keys and values of each segment, at the end of the answer or at the context that was asked for.
         activations: what lies between a graph's layers at its largest; graphs take turns.
@@ -48,9 +49,8 @@ def memory_of(request: Request, costs: Sequence[GraphCost], cached: Sequence[int
         cached: rows in the cache of every segment at the end.
     """
     d, element = request.shape.decoder, request.precision.element
-    largest: dict[str, int] = {}
-    for cost in costs:
-        largest[cost.graph] = cost.cost.weights
+    largest = {"vision": vision_cost(request.shape, request.precision, ()).weights}
+    largest |= {cost.graph: cost.cost.weights for cost in costs}
     row = 2 * kv_width(d) * element
     cache = tuple((last - first) * rows * row for (first, last), rows in zip(request.bounds, cached, strict=True))
     weights, activations = sum(largest.values()), activation_bytes(request)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeprune.estimate.cost import Cost, GraphCost, total
+from edgeprune.estimate.cost import Cost, GraphCost
 from edgeprune.estimate.machine import Machine
 
 TTFT = "TTFT"
@@ -31,15 +31,16 @@ def time_graph(cost: GraphCost, machine: Machine) -> Timing:
 
 def time_stages(costs: Iterable[GraphCost], machine: Machine) -> dict[str, Timing]:
     """Every stage in order of execution, and their sum as "TTFT"; a stage is bound by what most of its time goes to."""
-    costs = [*costs]
-    stages: dict[str, Timing] = {}
-    for stage in dict.fromkeys(cost.stage for cost in costs):
-        seconds = sum(time_graph(cost, machine).seconds for cost in costs if cost.stage == stage)
-        stages[stage] = Timing(seconds, _bound(*_parts(stage, total(costs, stage), machine)))
-    parts = [_parts(cost.stage, cost.cost, machine) for cost in costs]
-    whole = _bound(sum(part[0] for part in parts), sum(part[1] for part in parts))
-    stages[TTFT] = Timing(sum(timing.seconds for timing in stages.values()), whole)
-    return stages
+    timed = [(cost.stage, time_graph(cost, machine)) for cost in costs]
+    stages = dict.fromkeys(stage for stage, _ in timed)
+    found = {name: _sum([timing for stage, timing in timed if stage == name]) for name in stages}
+    return {**found, TTFT: _sum([timing for _, timing in timed])}
+
+
+def _sum(timings: Sequence[Timing]) -> Timing:
+    """One after another."""
+    by_bound = [sum(timing.seconds for timing in timings if timing.bound == bound) for bound in ("FLOPs", "bytes")]
+    return Timing(sum(by_bound), _bound(*by_bound))
 
 
 def _parts(stage: str, cost: Cost, machine: Machine) -> tuple[float, float]:

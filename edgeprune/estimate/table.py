@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from edgeprune.estimate.forecast import CONVENTIONS, Figure, Forecast
+from edgeprune.estimate.precision import PRECISIONS
 from edgeprune.estimate.verdict import Verdict, spell
 
 Row = tuple[Forecast, Verdict]
@@ -30,7 +31,7 @@ def render_one(rows: Sequence[Row]) -> str:
         *_facts(found),
         "",
         *_wrapped(verdict.lines),
-        *_footnotes([found]),
+        *_footnotes(rows[-1:]),
     ]
     return "\n".join(lines)
 
@@ -39,7 +40,7 @@ def render_budgets(rows: Sequence[Row]) -> str:
     """Several methods and budgets on one machine, a line and a bar each, then the verdict on the fastest."""
     found, verdict = min(rows, key=lambda row: row[0].ttft_ms.value)
     head = ["method", "keep", "visual tokens", "average", "GFLOP", "TTFT ms", "", "speed-up", "tokens/s", "GB"]
-    table = [head] + [
+    table = [[*head, "verdict"]] + [
         [
             f.method or "-",
             f.keep,
@@ -51,13 +52,14 @@ def render_budgets(rows: Sequence[Row]) -> str:
             f"{f.speedup:.2f}x",
             spell(f.decode.value),
             f"{f.memory.run / 1e9:.3g}",
+            judged.memory,
         ]
-        for f, _ in rows
+        for f, judged in rows
     ]
     asked = f"{found.text_tokens} text tokens, {found.new_tokens} new ones"
     bars = render_bars([f for f, _ in rows])
-    lines = [f"{_head(found)}; {asked}", "", *_aligned(table, left=3), "", *bars, "", *_wrapped(verdict.lines)]
-    return "\n".join([*lines, *_footnotes([found])])
+    lines = [f"{_head(found)}; {asked}", "", *_aligned(table, left=3, last=True), "", *bars, ""]
+    return "\n".join([*lines, f"the fastest, {_asked(found)}:", *_wrapped(verdict.lines), *_footnotes(rows)])
 
 
 def render_machines(rows: Sequence[Row]) -> str:
@@ -90,7 +92,7 @@ def render_machines(rows: Sequence[Row]) -> str:
         "floor: fewer visual tokens than these do not help, reading the weights takes as long",
         "GB, of: what running takes, of what the device has for it",
         "one device in full: --target NAME",
-        *_footnotes([f for f, _ in ordered]),
+        *_footnotes(ordered),
     ]
     return "\n".join(lines)
 
@@ -168,13 +170,15 @@ def _facts(found: Forecast) -> list[str]:
     return _wrapped(lines, " " * 8)
 
 
-def _footnotes(forecasts: Sequence[Forecast]) -> list[str]:
+def _footnotes(rows: Sequence[Row]) -> list[str]:
     """What holds for all of them."""
-    bands = sorted({round(100 * f.band) for f in forecasts})
+    bands = sorted({round(100 * f.band) for f, _ in rows})
     spread = f"{bands[0]}%" if len(bands) == 1 else f"{bands[0]}% to {bands[-1]}%, by the kind of device"
-    lines = [f"Ranges are {spread}: the median error of such estimates where figures are published."]
-    if (dtype := forecasts[0].dtype) not in ("fp32", "fp16"):
-        lines.append(f"{dtype} is an estimate: edgeprune itself exports fp32 and fp16.")
+    such = "estimates for other machines" if rows[0][0].target == "here" else "such estimates"
+    lines = [f"Ranges are {spread}: the median error of {such} where figures are published."]
+    named = {f.dtype for f, _ in rows} | {verdict.memory.removeprefix("needs ") for _, verdict in rows}
+    if smaller := " and ".join(name for name in PRECISIONS if name in named and name not in ("fp32", "fp16")):
+        lines.append(f"{smaller}: estimated alone, edgeprune itself exports fp32 and fp16.")
     return ["", *_wrapped(lines)]
 
 

@@ -87,9 +87,9 @@ def _gain(forecast: Forecast) -> str:
 
 
 def _decode(forecast: Forecast) -> str:
-    gain = 100 * (forecast.decode.value / forecast.decode_unpruned - 1)
+    gain = round(100 * (forecast.decode.value / forecast.decode_unpruned - 1))
     return (
-        f"decoding gains {gain:.0f}%, {spell(forecast.decode_unpruned)} to {spell(forecast.decode.value)} tokens/s: "
+        f"decoding gains {gain}%, {spell(forecast.decode_unpruned)} to {spell(forecast.decode.value)} tokens/s: "
         "of what a step reads only the cache shrinks"
     )
 

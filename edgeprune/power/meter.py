@@ -1,8 +1,8 @@
 """Energy of a piece of work: a thread reads the device's power while it runs.
 
-Joules are the area below the samples (trapezoids between the times they were taken at), or the device's own counter
-over at least ``COUNTER_LEAST_S``, below which its steps are too coarse. What the device draws at rest is part of them:
-nothing is subtracted.
+Joules are the area below the samples (trapezoids, from the beginning of the work to its end), or the device's own
+counter over at least ``COUNTER_LEAST_S``, below which its steps are too coarse. What the device draws at rest is part
+of them: nothing is subtracted.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Meter:
             stop.set()
             thread.join()
         look()
-        return result, Reading(_joules(samples, counted, self._device.joules(), seconds), seconds, tuple(throttled))
+        counter = self._device.joules()
+        # The outermost samples lie outside of the work, by as long as reading the device takes.
+        inside = [(min(max(moment, start), start + seconds), watts) for moment, watts in samples]
+        return result, Reading(_joules(inside, counted, counter, seconds), seconds, tuple(throttled))
 
 
 def area(samples: Sequence[tuple[float, float]]) -> float:

@@ -1,8 +1,9 @@
 """A cell's times under the names, units and statistics of AIPerf's ``profile_export_aiperf.json`` (AIPerf 0.13).
 
-A request is one repeat. AIPerf's definitions: the inter-token latency of a request is the mean over its steps;
-``output_token_throughput`` is tokens over the whole request, ``output_token_throughput_per_user`` the inverse of the
-inter-token latency; the standard deviation is of the population.
+A request is one repeat. AIPerf's definitions: the inter-token latency of a request is the mean over its steps, and
+``output_token_throughput_per_user`` its inverse; ``e2e_output_token_throughput`` is tokens over the whole request;
+``output_token_throughput`` is one value, all tokens over the time of all requests, which here follow each other; the
+standard deviation is of the population.
 """
 
 from __future__ import annotations
@@ -47,7 +48,15 @@ class Metric:
         return cls(unit=unit, count=len(array), **points, **ends, **spread)
 
 
-def metrics(samples: Sequence[Sample], prompt_tokens: int) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class Total:
+    """One value of all repeats together; AIPerf calls it their average, too."""
+
+    unit: str
+    avg: float
+
+
+def metrics(samples: Sequence[Sample], prompt_tokens: int) -> dict[str, Metric | Total]:
     """Every metric of a cell by AIPerf's name.
 
     Args:
@@ -62,8 +71,9 @@ def metrics(samples: Sequence[Sample], prompt_tokens: int) -> dict[str, Metric]:
         "time_to_second_token": Metric.of("ms", [sample.steps[0] * 1e3 for sample in samples]),
         "inter_token_latency": Metric.of("ms", [seconds * 1e3 for seconds in itl]),
         "request_latency": Metric.of("ms", [seconds * 1e3 for seconds in latency]),
-        "output_token_throughput": Metric.of(
-            "tokens/sec", [count / seconds for count, seconds in zip(tokens, latency, strict=True)]
+        "output_token_throughput": Total("tokens/sec", round(sum(tokens) / sum(latency), 4)),
+        "e2e_output_token_throughput": Metric.of(
+            "tokens/sec/user", [count / seconds for count, seconds in zip(tokens, latency, strict=True)]
         ),
         "output_token_throughput_per_user": Metric.of("tokens/sec/user", [1 / seconds for seconds in itl]),
         "output_sequence_length": Metric.of("tokens", tokens),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgeprune.bench.measure import Samples
 from edgeprune.bundle.codec import encode
 from edgeprune.sweep.aiperf import metrics
 from edgeprune.sweep.report import Row, SweepReport
@@ -17,8 +18,9 @@ def to_json(report: SweepReport) -> str:
     """One line of JSON.
 
     ``cells`` has one object per row. Its keys are AIPerf's metrics where the cell was timed (each with unit, avg, min,
-    max, p50, p90, ..., std), and ours: name, method, keep, bench (the row as ``edgeprune
-    bench`` writes it), memory, accuracy, speedup, on_front, failures. What is not known is null.
+    max, p50, p90, ..., std), and ours: name, method, keep, bench (the row as ``edgeprune bench`` writes it), throttled
+    (why the device was slowed down in any repeat), memory, accuracy, speedup, on_front, failures. What is not known is
+    null.
     """
     value = {
         "schema": SCHEMA,
@@ -47,6 +49,7 @@ def _cell(report: SweepReport, row: Row) -> dict[str, Any]:
         "keep": row.keep,
         **named,
         "bench": encode(row.variant),
+        "throttled": list(Samples(row.name, list(row.samples)).throttled),
         "memory": encode(row.memory),
         "accuracy": encode(row.accuracy),
         "speedup": None if speedup is None else round(speedup, 4),

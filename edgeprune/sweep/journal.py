@@ -13,8 +13,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from edgeprune.bundle.codec import decode, encode
 from edgeprune.errors import BundleError, OutputError
@@ -31,7 +32,7 @@ class Journal:
         path: its file.
     """
 
-    def __init__(self, path: Path, stream: BinaryIO, values: dict[_Key, Any]) -> None:
+    def __init__(self, path: Path, stream: FileIO, values: dict[_Key, Any]) -> None:
         self.path, self._stream, self._values = path, stream, values
 
     def add(self, kind: str, cell: str, number: int, value: Any) -> None:
@@ -41,13 +42,8 @@ class Journal:
             OutputError: the file cannot be written.
         """
         plain = encode(value)
-        line = json.dumps({"kind": kind, "cell": cell, "number": number, "value": plain}, ensure_ascii=False)
-        try:
-            self._stream.write(line.encode() + b"\n")
-            self._stream.flush()
-        except OSError as error:
-            raise OutputError(f"cannot write the sweep's journal {self.path}: {error.strerror or error}") from error
-        self._values[kind, cell, number] = json.loads(line)["value"]
+        _append(self.path, self._stream, {"kind": kind, "cell": cell, "number": number, "value": plain})
+        self._values[kind, cell, number] = plain
 
     def get(self, what: type[T], kind: str, cell: str, number: int = 0) -> T | None:
         """A value as a dataclass; None where it is not there yet.
@@ -92,24 +88,25 @@ def open_journal(identity: dict[str, Any], fresh: bool) -> Iterator[Journal]:
     Raises:
         OutputError: the folder cannot be written, the same sweep runs already, or the journal is damaged.
     """
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(identity, sort_keys=True)
     path = state_folder() / "sweeps" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
     except OSError as error:
-        raise OutputError(f"cannot write the sweep's journal {path}: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise OutputError(f"the same sweep runs already: another process holds {path}") from error
+        except OSError as error:  # a file system without locks
+            raise OutputError(f"cannot lock the sweep's journal {path}: {error.strerror or error}") from error
         if fresh:
             stream.truncate(0)
         values = _read(path, stream)
         if not stream.tell():
-            stream.write(json.dumps({"sweep": identity}, ensure_ascii=False).encode() + b"\n")
-            stream.flush()
+            _append(path, stream, {"sweep": identity})
         journal = Journal(path, stream, values)
         try:
             yield journal
@@ -118,7 +115,17 @@ def open_journal(identity: dict[str, Any], fresh: bool) -> Iterator[Journal]:
                 journal.remove()
 
 
-def _read(path: Path, stream: BinaryIO) -> dict[_Key, Any]:
+def _append(path: Path, stream: FileIO, value: dict[str, Any]) -> None:
+    """A line; nothing is buffered, so that a disk that is full is told here and not when the file is closed."""
+    left = json.dumps(value).encode() + b"\n"
+    try:
+        while left:
+            left = left[stream.write(left) :]
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _read(path: Path, stream: FileIO) -> dict[_Key, Any]:
     """All values; a last line that was cut off is cut away, and the stream stands at the end."""
     content = stream.read()
     whole = content[: content.rfind(b"\n") + 1]
@@ -133,6 +140,10 @@ def _read(path: Path, stream: BinaryIO) -> dict[_Key, Any]:
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(path, f"line {number} is none of its entries") from error
     return values
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write the sweep's journal {path}: {error.strerror or error}")
 
 
 def _damaged(path: Path, reason: str) -> OutputError:

@@ -96,7 +96,8 @@ def advise(points: Sequence[Point]) -> Advice:
     method chooses without looking at the picture, or the times are noisy, the reason says so.
 
     Without accuracies nothing is recommended, since accuracy decides; the reason names the knee of the times, and
-    what passes before the decoder.
+    what passes before the decoder. Nor is anything where the unpruned model has no answer right: its interval then
+    begins at 0%, and every cell would be good enough.
     """
     unpruned = next((point for point in points if point.unpruned), None)
     if unpruned is None:
@@ -106,6 +107,9 @@ def advise(points: Sequence[Point]) -> Advice:
             return Advice(None, "Nothing is recommended: the unpruned model's accuracy could not be measured.")
         return Advice(None, _without_accuracy(points, unpruned))
     base = unpruned.accuracy
+    if not base.right:
+        reason = f"the unpruned model answers no question right ({base.asked} asked), so nothing can be lost by pruning"
+        return Advice(None, f"Nothing is recommended: {reason}; give questions that it can answer with --data.")
     good = [point for point in points if point.accuracy is not None and point.share >= base.low]
     fastest = min(point.ttft_ms for point in good)
     as_fast = [point for point in good if point.ttft_ms <= fastest * (1 + TIE)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import edgeprune
 from edgeprune.bench.host import available_cores, cpu_model, versions
 from edgeprune.bench.run import Settings
 from edgeprune.bundle.manifest import NAME
@@ -85,7 +86,14 @@ def identity(plan: Plan, bundle: Bundle) -> dict[str, Any]:
         "questions": None if questions is None else _hash(repr(questions).encode()),
         "cpu": _cpu(),
         "versions": versions(),
+        "code": hash_code(Path(edgeprune.__file__).parent),
     }
+
+
+def hash_code(folder: Path) -> str:
+    """Of a package's code and method cards: between two versions they change what is measured, too."""
+    names = sorted(path.relative_to(folder).as_posix() for ext in ("py", "toml") for path in folder.rglob(f"*.{ext}"))
+    return _hash(repr([(name, _hash((folder / name).read_bytes())) for name in names]).encode())
 
 
 def _stamp(question: Sample) -> object:

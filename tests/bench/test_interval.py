@@ -35,6 +35,12 @@ def test_three_against_three_has_no_interval() -> None:
     assert ratio_interval([1.0], [3.0]) == Interval(3.0, None, None)
 
 
+def test_one_against_very_many_has_no_interval() -> None:
+    """The normal approximation would begin below the first pair."""
+    found = ratio_interval([1.0], [1.0 + place / 1000 for place in range(2501)])
+    assert (found.low, found.high) == (None, None)
+
+
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 5), (4, 4), (5, 5), (4, 7), (8, 3), (6, 6)])
 def test_small_groups_by_the_definition(m: int, n: int) -> None:
     generator = random.Random(m * 100 + n)

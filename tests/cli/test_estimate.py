@@ -113,6 +113,8 @@ def test_calibrate_then_here(edgeprune: Command) -> None:
         ((*ASKED, "--provider", "cuda"), 2, "--provider cuda has no effect without --calibrate or --target here"),
         ((*ASKED, "--calibrate"), 2, "--calibrate measures this machine, and --target orin-agx-64gb is another"),
         (("--calibrate", "--keep", "64"), 2, "--keep 64 has no effect without a MODEL"),
+        (("--calibrate", "--new-tokens", "8"), 2, "--new-tokens 8 has no effect without a MODEL"),
+        (("demo", "--target", "here", "--dtype", "int4"), 2, "--dtype int4: this machine is measured in fp32 and fp16"),
         (("--calibrate", "--dtype", "int4"), 2, "cannot calibrate dtype 'int4'; expected fp32 or fp16"),
         ((*ASKED, "--fast"), 2, "No such option"),
     ],

@@ -32,10 +32,8 @@ def test_all_of_it(edgeprune: Command, bundle_gqa: Path, tmp_path: Path, journal
     assert "the questions were made for the demo model, not for tiny-gqa: see --data" in result.err
     assert "failed: visiondrop 2, budget: " in result.err
     assert "sweep 100%" in result.err
-    *lines, last = result.out.splitlines()
-    assert [line.split("  ")[0] for line in lines[2:5]] == ["all", "visiondrop 40", "visiondrop 2"]
-    assert f"written: {page}, {markdown}" in lines
-    value = json.loads(last)
+    assert f"written: {page}, {markdown}" in result.err
+    value = json.loads(result.out)
     assert [cell["name"] for cell in value["cells"]] == ["all", "visiondrop 40", "visiondrop 2"]
     assert value["command"].startswith(f"edgeprune bench {bundle_gqa} --sweep method=visiondrop keep=all,40,2 --eval 1")
     assert value["questions"]["suited"] is False
@@ -52,6 +50,7 @@ def test_quiet_and_without_words(edgeprune: Command, bundle_tiny: Path) -> None:
     assert result.code == 0, result.err
     assert result.err == ""
     assert result.out.splitlines()[2].split()[0] == "all"
+    assert "Nothing is recommended: accuracy decides, and none was measured" in result.out
     assert "{" not in result.out
 
 
@@ -120,7 +119,8 @@ def test_every_cell_failed(edgeprune: Command, bundle_gqa: Path, tmp_path: Path)
     assert result.code == 1
     assert result.line.startswith("edgeprune: error: every cell of the sweep failed; the first: ")
     assert "What could not be had" in page.read_text()
-    assert "recommended" in result.out  # all tokens
+    assert [line.split("  ")[0] for line in result.out.splitlines()[2:4]] == ["all", "visiondrop 40"]
+    assert result.out.splitlines()[3].endswith("failed")
 
 
 # --- wrong input
@@ -134,6 +134,7 @@ def test_every_cell_failed(edgeprune: Command, bundle_gqa: Path, tmp_path: Path)
         (["--sweep", "keep=16", "keep=40"], "axis 'keep' is given twice"),
         (["--sweep", "keep=16,16"], "names '16' twice"),
         (["--sweep", "keep=abc"], "'abc' is no budget"),
+        (["--sweep", "keep=\udcff"], "is no budget"),
         (["--sweep", "keep=2"], "no cell is within reach"),
         (["--sweep", "method=fastv"], "has no method 'fastv'; it has visiondrop"),
         (["--sweep", "method=visiondrop", "keep=all"], "has no effect at keep=all"),

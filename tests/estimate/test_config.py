@@ -72,6 +72,14 @@ def test_as_transformers_fills_gaps(name: str, tmp_path: Path) -> None:
     assert (shape.vision, shape.decoder) == through_transformers(path)
 
 
+def test_a_linked_file_is_named_by_the_folder_that_it_is_asked_for_in(tmp_path: Path) -> None:
+    """As in the hub's cache, where every file is a link to one with a hash for a name."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").symlink_to(write(tmp_path / "blobs", HUB))
+    assert read_shape(tmp_path / "model" / "config.json").name == "model"
+
+
 def test_the_demo_model() -> None:
     path = demo.CHECKPOINT / "config.json"
     shape = read_shape(path)

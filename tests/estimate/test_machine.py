@@ -103,6 +103,12 @@ def test_overlap_goes_from_the_sum_to_the_longer() -> None:
         assert time_graph(cost, machine).seconds == pytest.approx(seconds + 0.01)
 
 
+def test_a_stage_waits_for_what_most_of_its_time_goes_to() -> None:
+    costs = [GraphCost("a", "prefill", Cost(1000, 0, 60)), GraphCost("b", "prefill", Cost(100, 0, 60))]
+    assert [time_graph(cost, MACHINE).bound for cost in costs] == ["FLOPs", "bytes"]  # of 10 and 6 seconds
+    assert time_stages(costs, MACHINE)["prefill"].bound == "FLOPs"  # though all bytes take longer than all operations
+
+
 def test_stages_in_order_and_their_sum() -> None:
     costs = [
         GraphCost("vision", "vision", Cost(100, 0, 10)),

@@ -12,7 +12,10 @@ from edgeprune.bundle.manifest import Manifest
 from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.engines.memory import host_need, scratch_bytes
 from edgeprune.engines.profile import make_profile
+from edgeprune.estimate.find import find_model
+from edgeprune.estimate.grid import make_grid
 from edgeprune.estimate.memory import BUILDER_BASE, activation_bytes, build_bytes, memory_of
+from edgeprune.estimate.precision import precision
 from edgeprune.estimate.request import Request, prompt_costs
 from edgeprune.recipes.target import Range, Shapes
 from edgeprune.runtime.room import cache_bytes
@@ -39,6 +42,17 @@ def test_caches_are_those_of_the_runtime(bundle: Bundle, keep: int | None) -> No
     assert len(found.cache) == len(bundle.manifest.by_role("segment"))
     assert 2 * sum(found.cache) == cache_bytes(bundle.manifest, request.schedule, TEXT + 7)
     assert found.run == found.weights + found.activations + 2 * sum(found.cache)
+
+
+def test_a_method_with_an_encoder_of_its_own_has_both_in_memory() -> None:
+    model = find_model("llava-1.5-7b")
+    own, plain = (
+        make_grid(model, precision("fp16"), TEXT, ["flowcut", "random"], ["64"]).requests[index] for index in (0, 1)
+    )
+    costs = {cost.graph: cost.cost.weights for cost in prompt_costs(own)}
+    assert "vision" not in costs
+    found, least = (memory_of(request, prompt_costs(request), request.rows) for request in (own, plain))
+    assert found.weights - least.weights == pytest.approx(costs["vision_flowcut"], rel=0.01)
 
 
 def test_weights_and_embeddings_are_those_on_disk(bundle: Bundle) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgeprune.estimate.find import find_model
@@ -10,7 +12,7 @@ from edgeprune.estimate.grid import make_grid
 from edgeprune.estimate.machine import machine_of_target
 from edgeprune.estimate.precision import precision
 from edgeprune.estimate.table import Row, render_bars, render_budgets, render_machines, render_one
-from edgeprune.estimate.verdict import judge, spell
+from edgeprune.estimate.verdict import Verdict, judge, spell
 from edgeprune.recipes import target as targets
 
 MODEL = find_model("llava-1.5-7b")
@@ -39,6 +41,13 @@ def test_one_in_full() -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_the_band_of_this_machine_is_that_of_others() -> None:
+    rows = [(replace(found, target="here"), verdict) for found, verdict in rows_of("h200", [], ["all"])]
+    words = " ".join(render_one(rows).split())
+    assert "on this machine (NVIDIA H200 SXM)" in words
+    assert "the median error of estimates for other machines where figures are published" in words
+
+
 def test_bars_are_in_proportion() -> None:
     legend, *bars = render_bars([found for found, _ in rows_of("orin-agx-64gb", ["visiondrop"], ["all", "64"])])
     assert legend == "TTFT by stage: v encoder, m the method's own graphs, j projector, p decoder"
@@ -51,7 +60,7 @@ def test_bars_are_in_proportion() -> None:
 def test_several_budgets() -> None:
     text = render_budgets(rows_of("orin-nano-8gb", ["visiondrop", "fastv"], ["all", "192", "64"], "int4"))
     lines = text.splitlines()
-    assert " ".join(lines[2].split()) == "method keep visual tokens average GFLOP TTFT ms speed-up tokens/s GB"
+    assert " ".join(lines[2].split()) == "method keep visual tokens average GFLOP TTFT ms speed-up tokens/s GB verdict"
     assert [line.split()[:2] for line in lines[3:8]] == [
         ["-", "all"],
         ["visiondrop", "192"],
@@ -60,8 +69,18 @@ def test_several_budgets() -> None:
         ["fastv", "64"],
     ]
     assert len({line.rindex(".") for line in lines[3:8]}) == 1  # columns stand under each other
-    assert "int4 is an estimate: edgeprune itself exports fp32 and fp16." in text
-    assert "fits: running takes" in text
+    assert all(line.endswith(" fits") for line in lines[3:8])
+    assert "int4: estimated alone, edgeprune itself exports fp32 and fp16." in text
+    assert "\nthe fastest, visiondrop keep 64:\nfits: running takes" in text
+
+
+def test_budgets_that_need_a_smaller_type_say_so_one_by_one() -> None:
+    rows = rows_of("orin-nano-8gb", ["visiondrop"], ["all", "64"])
+    (whole, word), (pruned, _) = rows
+    between = (whole.memory.run + pruned.memory.run) // 2
+    text = render_budgets([(whole, word), (replace(pruned, memory_there=between), Verdict("fits", True, ("fits",)))])
+    assert [line.split()[-1] for line in text.splitlines()[3:5]] == ["int4", "fits"]
+    assert "int4: estimated alone" in text
 
 
 def test_several_machines_those_that_fit_first() -> None:
@@ -71,6 +90,7 @@ def test_several_machines_those_that_fit_first() -> None:
     assert [line.split()[0] for line in lines[3:6]] == ["h200", "l4", "orin-nano-8gb"]
     assert lines[3].endswith("fits") and lines[5].endswith("needs int4")
     assert "Ranges are 8% to 76%, by the kind of device: " in "\n".join(lines)
+    assert "int4: estimated alone, edgeprune itself exports fp32 and fp16." in lines
     several = render_machines([*rows, *rows_of("h200", ["visiondrop"], ["all"])])
     assert sum(line.startswith("visiondrop keep 64") for line in several.splitlines()) == 3
     assert sum(line.startswith("keep all") for line in several.splitlines()) == 1

@@ -80,6 +80,19 @@ class Counting:
         pass
 
 
+class Slow(Counting):
+    """It also takes long to say why it is slowed down."""
+
+    def throttled(self) -> tuple[str, ...]:
+        sleep(0.2)
+        return ()
+
+
+def test_what_is_drawn_while_the_device_is_read_is_not_the_works() -> None:
+    _, reading = Meter(Slow()).measure(lambda: sleep(0.1))
+    assert reading.joules == pytest.approx(50.0 * reading.seconds)
+
+
 def test_a_counter_counts_where_the_work_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     _, short = Meter(Counting()).measure(lambda: sleep(0.05))
     assert short.joules == pytest.approx(50.0 * short.seconds, rel=0.3)

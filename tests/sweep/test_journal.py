@@ -104,6 +104,33 @@ def test_the_same_sweep_cannot_run_twice_at_once() -> None:
         assert journal.count("memory") == 1  # the other one has not touched it
 
 
+def test_a_full_disk_is_told_and_costs_one_line() -> None:
+    code = (
+        "import resource\n"
+        "from edgeprune.sweep.journal import open_journal\n"
+        "with open_journal({'bundle': 'abc', 'repeats': 3}, False) as journal:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "    for number in range(100): journal.add('round', 'sts 64', number, number)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("edgeprune.errors.OutputError: cannot write the sweep's journal")
+    assert last.endswith("File too large")
+    with open_journal(WHICH, fresh=False) as journal:
+        kept = journal.count("round")
+        assert kept > 2
+        assert all(journal.has("round", "sts 64", number) for number in range(kept))
+        assert journal.path.read_bytes().endswith(b"}\n")
+
+
+def test_words_may_be_any_bytes(state: Path) -> None:
+    with open_journal({**WHICH, "keeps": ["\udcff"]}, fresh=False) as journal:
+        journal.add("reply", "sts \udcff", 0, "\udcff")
+    with open_journal({**WHICH, "keeps": ["\udcff"]}, fresh=False) as journal:
+        assert journal.has("reply", "sts \udcff")
+    assert len(list(state.iterdir())) == 1
+
+
 def test_a_place_that_cannot_be_written(state: Path) -> None:
     state.parent.mkdir()
     state.write_text("a file where a folder should be")

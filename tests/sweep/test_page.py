@@ -6,14 +6,19 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from edgeprune.bench.compare import compare_files
+from edgeprune.bench.report import Spread
+from edgeprune.errors import UsageError
 from edgeprune.sweep.export import to_json
 from edgeprune.sweep.page import render_page
 from edgeprune.sweep.plot import HEIGHT, LEFT, RIGHT, WIDTH, make_plot
 from edgeprune.sweep.report import Kept, Panel, SweepReport
 from edgeprune.sweep.table import render_markdown, render_text
+from tests.bench import sample as bench
 from tests.sweep import sample
 
 HOSTILE = """<script>alert("1")</script><img src=//x.test/a onerror='b'> | ` & \\"""
@@ -194,8 +199,12 @@ def test_json_has_aiperfs_names_and_ours() -> None:
     assert cell["time_to_second_token"]["min"] == 20
     assert cell["inter_token_latency"]["avg"] == 14.5
     assert cell["request_latency"]["max"] == 209
-    assert cell["output_token_throughput"]["unit"] == "tokens/sec"
-    assert cell["output_token_throughput"]["max"] == pytest.approx(4 / 0.202, abs=1e-3)
+    assert cell["output_token_throughput"] == {
+        "unit": "tokens/sec",
+        "avg": pytest.approx(8 / (0.202 + 0.209), abs=1e-3),
+    }
+    assert cell["e2e_output_token_throughput"]["unit"] == "tokens/sec/user"
+    assert cell["e2e_output_token_throughput"]["max"] == pytest.approx(4 / 0.202, abs=1e-3)
     assert cell["output_token_throughput_per_user"]["max"] == pytest.approx(1 / 0.014, abs=1e-3)
     assert cell["input_sequence_length"]["avg"] == 60 + 576
     assert cell["output_sequence_length"]["avg"] == 4
@@ -206,6 +215,38 @@ def test_json_has_aiperfs_names_and_ours() -> None:
     assert "time_to_first_token" not in cells["sts 2"]
     assert cells["sts 2"]["bench"] is None
     assert cells["sts 2"]["failures"] == [{"phase": "budget", "reason": "sts cannot keep 2 visual tokens"}]
+
+
+def test_what_slowed_a_cell_down_is_in_its_row() -> None:
+    usual = sample.usual()
+    slow = (usual.rows[1].samples[0], replace(usual.rows[1].samples[1], throttled=("power limit",)))
+    rows = (usual.rows[0], replace(usual.rows[1], samples=slow), *usual.rows[2:])
+    cells = {cell["name"]: cell for cell in json.loads(to_json(replace(usual, rows=rows)))["cells"]}
+    assert [cells[name]["throttled"] for name in ("all", "visiondrop 128", "sts 2")] == [[], ["power limit"], []]
+
+
+def test_two_sweeps_are_compared(tmp_path: Path) -> None:
+    """``bench --compare`` reads what this writes; cells that failed in either are left out."""
+
+    def write(name: str, factor: float) -> Path:
+        usual = sample.usual()
+        times = Spread.of([factor * (1 + turn / 100) for turn in range(5)])
+        rows = [replace(r, variant=r.variant and replace(r.variant, ttft=times)) for r in usual.rows]
+        path = tmp_path / name
+        path.write_text(f"{render_text(usual)}\n{to_json(replace(usual, rows=tuple(rows)))}\n")
+        return path
+
+    found = compare_files(write("old.json", 1.0), write("new.json", 1.2))
+    assert {figure.variant for figure in found.figures} == {
+        "all", "visiondrop 128", "visiondrop 64", "sts 64", "random 64"
+    }  # fmt: skip
+    ttft = next(figure for figure in found.figures if (figure.variant, figure.name) == ("visiondrop 64", "TTFT"))
+    assert (ttft.verdict, ttft.sentence()) == ("more", "20.0% more")
+    assert {figure.name for figure in found.worse(5)} == {"TTFT"}
+    report = tmp_path / "bench.json"
+    report.write_text(bench.report().to_json())
+    with pytest.raises(UsageError, match=r"nothing to compare: .* has keep=all, keep=64, eager fp32; .* has all, vis"):
+        compare_files(report, tmp_path / "new.json")
 
 
 def test_the_table_marks_what_is_recommended_and_what_failed() -> None:

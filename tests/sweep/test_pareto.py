@@ -63,6 +63,13 @@ def test_all_tokens_where_nothing_good_enough_is_faster() -> None:
         assert advice.reason.startswith("Keep all tokens: no cell whose accuracy reaches the lower end")
 
 
+def test_questions_that_the_unpruned_model_cannot_answer_recommend_nothing() -> None:
+    """Its interval begins at 0%: without this the fastest cell would win, whatever it answers."""
+    advice = advise([point("all", 400, 0, 576.0), point("a", 100, 0)])
+    assert advice.recommended is None
+    assert "the unpruned model answers no question right (200 asked)" in advice.reason
+
+
 def test_few_questions_are_named_as_a_doubt() -> None:
     few = [point("all", 400, 19, 576.0, asked=20), point("a", 100, 18, asked=20)]
     assert "With 20 questions the interval is wide (± 11.4 points)" in advise(few).reason

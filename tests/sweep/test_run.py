@@ -14,12 +14,17 @@ from PIL import Image
 from edgeprune.bench.run import Settings
 from edgeprune.errors import ImageError, OutputError, QuestionError
 from edgeprune.eval.data import read_samples
+from edgeprune.power.command import Output
+from edgeprune.power.device import open_device
+from edgeprune.sweep import run
 from edgeprune.sweep.axes import Axes
 from edgeprune.sweep.journal import Journal
 from edgeprune.sweep.page import render_page
 from edgeprune.sweep.plan import Asked, Plan
 from edgeprune.sweep.report import SweepReport
 from edgeprune.sweep.run import run_sweep
+from edgeprune.sweep.table import render_text
+from tests.power import recorded
 from tests.sweep.broken import break_bundle
 
 QUICK = Settings(
@@ -94,6 +99,26 @@ def test_every_cell_is_timed_asked_and_weighed(bundle_gqa: Path, asked: Asked, j
     assert report.kept[0].panels[1].jpeg.startswith(b"\xff\xd8")
     assert report.worked
     assert list(journals.iterdir()) == []  # the report is complete
+
+
+def test_a_device_with_sensors_gives_energy_and_state(
+    bundle_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = recorded.lay_out(tmp_path / "board", recorded.ORIN_NANO_FILES)
+    mode = Output(0, "NV Power Mode: 15W\n0\n")
+    monkeypatch.setattr(run, "open_device", lambda on_gpu: open_device(board, lambda words: mode, on_gpu))
+    report = sweep(Plan(bundle_gqa, AXES, QUICK))
+    for row in report.rows:
+        assert row.variant is not None
+        assert row.variant.energy is not None
+        assert row.variant.energy.watts == pytest.approx(4.984, rel=0.3)
+        assert len(row.variant.energy.samples) == 2
+    assert report.conditions.device is not None
+    assert report.conditions.device.power_mode == "15W"
+    assert "the GPU's clock is not locked, so times may vary: sudo jetson_clocks" in report.notes
+    text = render_text(report)
+    assert "J/answer" in text
+    assert "power mode 15W; energy by INA3221 (VDD_IN); clocks not locked" in text
 
 
 def test_budgets_out_of_reach_are_kept_with_the_reason(bundle_gqa: Path, asked: Asked) -> None:

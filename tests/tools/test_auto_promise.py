@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,16 @@ def test_the_oracle_lies_between_two_fixed_budgets() -> None:
     assert oracle(fixed, 576, 60.0) == 160
     assert oracle(fixed, 576, 75.0) == 210
     assert oracle(fixed, 576, 80.0) == 576
-    assert oracle(fixed, 576, 39.0) is None
+    assert oracle(fixed, 576, 39.0) == 0
 
 
 def test_the_table_says_whether_the_promise_was_kept(tmp_path: Path) -> None:
     text = render([OUTCOME], tmp_path / "demo", "visiondrop")
     assert "| 60 ms | fresh | 55 / 61 / 90 | 88% | 90 / 180 / 200 | 200 (90%) | kept, p90 102% |" in text
     assert "demo, visiondrop, 50 requests per row" in text
+    for found, verdict in ((0, "- | no budget fits"), (None, "- | broken"), (200, "200 (90%) | broken")):
+        late = replace(OUTCOME, p90_ms=90.0, oracle=found)
+        assert f"| {verdict}, p90 150% |" in render([late], tmp_path / "demo", "visiondrop")
 
 
 @pytest.mark.parametrize(("p90_ms", "kept"), [(60.0, True), (66.0, True), (66.1, False), (math.inf, False)])
@@ -66,5 +70,8 @@ def test_a_run_leaves_nothing_in_the_users_state_folder(
     assert not (tmp_path / "state").exists()
     with pytest.raises(SystemExit, match="the bundle has no method 'fastv'; it has visiondrop"):
         main([*words[:2], "fastv", *words[3:]])
+    with pytest.raises(SystemExit):
+        main([*words, "--requests", "0"])
+    assert "--requests is 0, expected 1 or more" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="is no time with a unit"):
         main([*words[:4], "60"])
