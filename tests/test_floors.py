@@ -36,7 +36,8 @@ def test_the_device_tower_imports_without_the_host_packages() -> None:
         BLOCK
         + """
 import pkgutil, importlib
-for package in ('errors', 'local', 'bundle', 'catalog', 'recipes', 'budget', 'estimate', 'power', 'demo', 'show', 'runtime'):
+packages = 'errors local bundle catalog recipes budget estimate power demo show runtime'
+for package in packages.split():
     module = importlib.import_module('edgeprune.' + package)
     for found in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):
         importlib.import_module(found.name)

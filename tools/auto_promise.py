@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,10 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EdgePruneError as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
     if words.json:
-        print(json.dumps([asdict(outcome) | {"kept": outcome.kept} for outcome in outcomes]))
+        print(json.dumps([facts(outcome) for outcome in outcomes]))
     else:
         print(render(outcomes, words.bundle, words.method))
     raise SystemExit(0 if all(outcome.kept for outcome in outcomes) else 1)
+
+
+def facts(outcome: Outcome) -> dict[str, Any]:
+    """A row as JSON has it, where a time that was never reached is null."""
+    found = asdict(outcome) | {"kept": outcome.kept}
+    return {key: None if value == math.inf else value for key, value in found.items()}
 
 
 def both(words: argparse.Namespace, budget_ms: float) -> list[Outcome]:

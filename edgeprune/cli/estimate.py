@@ -248,12 +248,15 @@ def _calibrate(backend: str, threads: int, dtype: str, quiet: bool, as_json: boo
 
 
 def _print_json(rows: Sequence[Row], left_out: Sequence[str]) -> None:
-    """One forecast as it is, several in a list."""
+    """One forecast as it is, several in a list; either way what was left out, and why."""
     import json
     from dataclasses import asdict
 
     from edgeprune.estimate.forecast import CONVENTIONS
 
-    facts: list[dict[str, Any]] = [asdict(found) | {"verdict": asdict(verdict)} for found, verdict in rows]
-    whole = facts[0] if len(facts) == 1 and not left_out else {"forecasts": facts, "left_out": [*left_out]}
-    click.echo(json.dumps(whole | {"conventions": CONVENTIONS}, ensure_ascii=False))
+    facts: list[dict[str, Any]] = [
+        asdict(found) | {"speedup": found.speedup, "fits": found.fits, "verdict": asdict(verdict)}
+        for found, verdict in rows
+    ]
+    whole = facts[0] if len(facts) == 1 else {"forecasts": facts}
+    click.echo(json.dumps(whole | {"left_out": [*left_out], "conventions": CONVENTIONS}, ensure_ascii=False))

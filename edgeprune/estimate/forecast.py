@@ -49,7 +49,7 @@ class Entry:
         stage: the same for a stage.
         flops, bytes: of one prompt.
         ms: what that takes.
-        bound: which it waits for, "FLOPs" or "bytes".
+        bound: what it waits for, "FLOPs", "bytes" or "launch" (a graph that is too small for either).
     """
 
     name: str
@@ -100,7 +100,7 @@ class Forecast:
         unpruned_ms: the same keeping all.
         decode: tokens per second behind the prompt, in the middle of the answer.
         decode_unpruned: the same keeping all.
-        decode_bound: "FLOPs" or "bytes".
+        decode_bound: as of an entry.
         step_flops, step_bytes: of one step of decoding.
         rows, cached: of the prompt in each segment, and in its cache at the end.
         memory: bytes.

@@ -9,6 +9,8 @@ from typing import Literal
 from edgeprune.estimate.cost import Cost, GraphCost
 from edgeprune.estimate.machine import Machine
 
+Bound = Literal["FLOPs", "bytes", "launch"]
+
 TTFT = "TTFT"
 """The key of the sum over stages."""
 _QUANTISED = ("prefill", "decode")  # stages of the decoder
@@ -17,16 +19,18 @@ _ENCODERS = ("vision", "text")
 
 @dataclass(frozen=True)
 class Timing:
-    """How long, and which of the two the machine waits for."""
+    """How long, and what that is spent on: operations, bytes, or getting a graph to run at all."""
 
     seconds: float
-    bound: Literal["FLOPs", "bytes"]
+    bound: Bound
 
 
 def time_graph(cost: GraphCost, machine: Machine) -> Timing:
     """One run of one graph."""
     operations, bytes_ = _parts(cost.stage, cost.cost, machine)
-    return Timing(_join(operations, bytes_, machine) + machine.efficiency.launch, _bound(operations, bytes_))
+    launch = machine.efficiency.launch
+    spent: dict[Bound, float] = {"FLOPs": operations, "bytes": bytes_, "launch": launch}
+    return Timing(_join(operations, bytes_, machine) + launch, max(spent, key=lambda bound: spent[bound]))
 
 
 def time_stages(costs: Iterable[GraphCost], machine: Machine) -> dict[str, Timing]:
@@ -39,8 +43,10 @@ def time_stages(costs: Iterable[GraphCost], machine: Machine) -> dict[str, Timin
 
 def _sum(timings: Sequence[Timing]) -> Timing:
     """One after another."""
-    by_bound = [sum(timing.seconds for timing in timings if timing.bound == bound) for bound in ("FLOPs", "bytes")]
-    return Timing(sum(by_bound), _bound(*by_bound))
+    spent: dict[Bound, float] = {"FLOPs": 0.0, "bytes": 0.0, "launch": 0.0}
+    for timing in timings:
+        spent[timing.bound] += timing.seconds
+    return Timing(sum(spent.values()), max(spent, key=lambda bound: spent[bound]))
 
 
 def _parts(stage: str, cost: Cost, machine: Machine) -> tuple[float, float]:
@@ -53,7 +59,3 @@ def _parts(stage: str, cost: Cost, machine: Machine) -> tuple[float, float]:
 
 def _join(operations: float, bytes_: float, machine: Machine) -> float:
     return max(operations, bytes_) + (1 - machine.efficiency.overlap) * min(operations, bytes_)
-
-
-def _bound(operations: float, bytes_: float) -> Literal["FLOPs", "bytes"]:
-    return "FLOPs" if operations >= bytes_ else "bytes"

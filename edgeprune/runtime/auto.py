@@ -33,6 +33,8 @@ _OFFSETS = (-2.0, -1.4, -1.0, -0.7, -0.4, -0.2, *(step / 10 for step in range(10
 """Shares of a usual time that may not depend on the budget; below 0, time grows faster than the prediction."""
 _PRIOR = 0.1
 """How strongly the line is drawn to the origin, in measurements: alike ones cannot tell offset from slope."""
+_MOST = 2**31
+"""No request has more of anything; beyond floats nothing could be predicted."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         counts = (1 if self.keep is None else self.keep, self.before + 1, self.after + 1, self.pictures)
-        if min(counts) < 1 or not (0 < self.seconds < math.inf and 0 <= self.encoder < math.inf):
+        if min(counts) < 1 or max(counts) > _MOST or not (0 < self.seconds < math.inf and 0 <= self.encoder < math.inf):
             raise BundleError(f"{self}: expected counts and times of a request")
 
     @property

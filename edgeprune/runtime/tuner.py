@@ -17,7 +17,7 @@ from edgeprune.bundle.store import Bundle
 from edgeprune.errors import BudgetError
 from edgeprune.estimate.device import device_of
 from edgeprune.runtime.auto import Asked, Auto, Choice, Keep, Sample
-from edgeprune.runtime.forecast import Forecast, this_machine
+from edgeprune.runtime.curve import Curve, this_machine
 from edgeprune.runtime.remembered import Place, recall, remember
 
 TRIALS_S, TRIALS = 1.0, 16
@@ -52,12 +52,12 @@ class Tuner:
 
     def __init__(self, bundle: Bundle, method: MethodEntry, backend: str, threads: int) -> None:
         self._method = method
-        self._forecast = Forecast(bundle.manifest, method, this_machine(backend, threads, bundle.manifest.dtype))
+        self._curve = Curve(bundle.manifest, method, this_machine(backend, threads, bundle.manifest.dtype))
         sha256 = hashlib.sha256((bundle.root / NAME).read_bytes()).hexdigest()
         self._place = Place(sha256, method.name, backend, threads, device_of(backend))
-        low, high = self._forecast.low, self._forecast.high
+        low, high = self._curve.low, self._curve.high
         earlier = [s for s in recall(self._place) if s.keep is None or low <= s.keep <= high]
-        self._auto = Auto(low, high, self._forecast.seconds, earlier)
+        self._auto = Auto(low, high, self._curve.seconds, earlier)
         self.warm = False
 
     @property
@@ -67,7 +67,7 @@ class Tuner:
 
     def schedule(self, keep: Keep) -> Schedule | None:
         """The counts of a budget, None for all."""
-        return self._forecast.schedule(keep)
+        return self._curve.schedule(keep)
 
     def choose(
         self,

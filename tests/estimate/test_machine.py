@@ -88,6 +88,7 @@ def test_a_calibration_is_a_machine() -> None:
         ("prune", Cost(100, 0, 10), 4.0, "FLOPs"),
         ("prefill", Cost(100, 0, 5), 1.0, "FLOPs"),
         ("decode", Cost(100, 20, 10), 3.0, "bytes"),
+        ("prune", Cost(0, 0, 0), 0.0, "launch"),
     ],
 )
 def test_the_longer_of_operations_and_bytes(stage: str, cost: Cost, seconds: float, bound: str) -> None:

@@ -20,7 +20,7 @@ from edgeprune.errors import BudgetError, BundleError, UsageError
 from edgeprune.estimate.calibration import Calibration, write_calibration
 from edgeprune.estimate.device import device_of
 from edgeprune.runtime.auto import Asked, Auto, Choice, Keep, Sample, check_words, fit_line, quantile
-from edgeprune.runtime.forecast import Forecast, this_machine
+from edgeprune.runtime.curve import Curve, this_machine
 from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.remembered import Place, recall, remember
 from edgeprune.runtime.tuner import Trial, Tuner
@@ -208,7 +208,9 @@ def test_quantiles_go_by_weight() -> None:
     assert quantile([*range(1, 11)], [1] * 10, 0.9) == 9
 
 
-@pytest.mark.parametrize("change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"keep": 0}, {"pictures": 0}])
+@pytest.mark.parametrize(
+    "change", [{"seconds": 0.0}, {"seconds": float("nan")}, {"keep": 0}, {"pictures": 0}, {"after": 10**400}]
+)
 def test_impossible_measurements_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(BundleError, match="expected counts and times of a request"):
         dataclasses.replace(sample(3, 0.1), **change)  # type: ignore[arg-type]
@@ -274,7 +276,7 @@ def bundle(bundle_tiny: Path) -> Bundle:
 
 def test_the_forecast_is_what_counting_gives(bundle: Bundle) -> None:
     entry = bundle.manifest.methods[0]
-    forecast = Forecast(bundle.manifest, entry, this_machine("onnxruntime-cpu", 1, "fp32"))
+    forecast = Curve(bundle.manifest, entry, this_machine("onnxruntime-cpu", 1, "fp32"))
     for asked in (Asked(9, 0, 1), Asked(9, 64, 3), Asked(30, 100, 1)):
         times = [forecast.seconds(keep, asked) for keep in (*range(forecast.low, forecast.high + 1), None)]
         assert times[:-1] == sorted(times[:-1])
@@ -287,7 +289,7 @@ class Runs:
 
     def __init__(self, bundle: Bundle, slower: Callable[[int], float] = lambda turn: 1.0, scale: float = 1.0) -> None:
         machine = this_machine("onnxruntime-cpu", 1, "fp32")
-        self.forecast = Forecast(bundle.manifest, bundle.manifest.methods[0], machine)
+        self.forecast = Curve(bundle.manifest, bundle.manifest.methods[0], machine)
         self.slower, self.scale = slower, scale
         self.kept: list[Keep] = []
 
@@ -414,10 +416,7 @@ def test_a_bundle_from_trial_to_memory(bundle_tiny: Path, state: Path) -> None:
         plain = vlm.generate(QUESTION, [image], 20, max_new_tokens=2)
         assert plain.ttft_predicted_ms is None
     with edgeprune.open(bundle_tiny, backend=OrtBackend(1)) as vlm:
-        limit = 1.2 * plain.ttft_ms
-        try:
-            answer = vlm.generate(QUESTION, [image], "auto", max_new_tokens=2, ttft_budget_ms=limit)
-        except BudgetError:  # on a machine that was busy just now
-            return
+        limit = 50 * plain.ttft_ms  # on a machine that may be busy just now
+        answer = vlm.generate(QUESTION, [image], "auto", max_new_tokens=2, ttft_budget_ms=limit)
         assert answer.keep == "all" or 13 <= int(answer.keep) <= 42
         assert answer.visual_tokens_average == (64 if answer.keep == "all" else answer.keep)

@@ -1,4 +1,4 @@
-"""The estimate of one method's TTFT at any budget, in microseconds instead of milliseconds.
+"""One method's estimated TTFT over its budgets, in microseconds instead of milliseconds.
 
 Counting operations for one budget takes longer than a choice among hundreds may. So it is done at some budgets, and for
 texts of round lengths; times between them lie on straight lines, within 2% of what counting would give.
@@ -29,7 +29,7 @@ _NOMINAL = {True: (1e11, 2e10), False: (2e13, 5e11)}
 """(FLOPs, bytes) per second of a CPU and of a GPU that nobody calibrated: their ratio counts, the scale is measured."""
 
 
-class Forecast:
+class Curve:
     """Of one method of a bundle on a machine.
 
     Args:
