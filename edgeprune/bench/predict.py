@@ -5,6 +5,8 @@ A CPU is shared, and its rates change within minutes: those of another day predi
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from edgeprune.bench.calibrate import Calibrator, Rate
 from edgeprune.errors import UsageError
 from edgeprune.estimate.calibration import read_calibration
@@ -13,6 +15,8 @@ from edgeprune.estimate.machine import Machine, machine_of_calibration
 
 _SHARE_S = 0.3
 """Seconds for each of the two rates, each time."""
+_REST_S = 5.0
+"""Seconds from one time to the next at least: many short rounds are not to take longer for it."""
 
 
 class Rates:
@@ -29,6 +33,7 @@ class Rates:
         self._taken: list[Rate] = []
         self._calibrator: Calibrator | None = None
         self._kept = None
+        self._last = 0.0
         if backend != CPU:
             self._kept = read_calibration(backend, threads, dtype)
             return
@@ -38,9 +43,11 @@ class Rates:
             return
 
     def take(self) -> None:
-        """Measure them, which takes a second; nothing where they are kept."""
-        if self._calibrator is not None:
+        """Measure them, which takes a second; nothing where they are kept, or were taken just before."""
+        rested = not self._taken or perf_counter() - self._last >= _REST_S
+        if self._calibrator is not None and rested:
             self._taken.append(self._calibrator.rates(_SHARE_S))
+            self._last = perf_counter()
 
     def machine(self) -> tuple[Machine | None, str]:
         """The machine, and where its rates come from, for a report's notes."""
@@ -53,6 +60,6 @@ class Rates:
             return None, f"predictions: none, rates on the CPU are not measured in {self._dtype}"
         flops, bandwidth = ([rate[index] / 1e9 for rate in self._taken] for index in (0, 1))
         return machine_of_calibration(self._calibrator.calibration(self._taken)), (
-            f"predictions: from rates of ONNX Runtime taken {len(flops)} times between the rounds, the middle of "
+            f"predictions: from rates of ONNX Runtime taken {len(flops)} times between rounds, the middle of "
             f"{min(flops):.0f}..{max(flops):.0f} GFLOP/s and {min(bandwidth):.1f}..{max(bandwidth):.1f} GB/s"
         )
