@@ -59,7 +59,11 @@ class Rates:
         if self._calibrator is None or not self._taken:
             return None, f"predictions: none, rates on the CPU are not measured in {self._dtype}"
         flops, bandwidth = ([rate[index] / 1e9 for rate in self._taken] for index in (0, 1))
-        return machine_of_calibration(self._calibrator.calibration(self._taken)), (
-            f"predictions: from rates of ONNX Runtime taken {len(flops)} times between rounds, the middle of "
+        found = machine_of_calibration(self._calibrator.calibration(self._taken))
+        taken = "predictions: from rates of ONNX Runtime taken"
+        if len(flops) == 1:
+            return found, f"{taken} once, before the rounds: {flops[0]:.0f} GFLOP/s and {bandwidth[0]:.1f} GB/s"
+        return found, (
+            f"{taken} {len(flops)} times between rounds, the middle of "
             f"{min(flops):.0f}..{max(flops):.0f} GFLOP/s and {min(bandwidth):.1f}..{max(bandwidth):.1f} GB/s"
         )
