@@ -14,12 +14,14 @@ import pytest
 from filelock import FileLock
 
 from edgeprune.bundle.manifest import Dialect, Dtype
+from edgeprune.bundle.prompt import Medium
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side, one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MakeCheckpoint = Callable[[str], Path]
 MakeBundle = Callable[[str, Dtype, Dialect], Path]
+MakeOf = Callable[[str, Medium], Path]
 MakeAll = Callable[[str], Path]
 MakeDemo = Callable[[Dtype, Dialect], Path]
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -63,6 +65,20 @@ def make_bundle(make_checkpoint: MakeCheckpoint, make_once: MakeOnce) -> MakeBun
         source = resolve(str(make_checkpoint(shape)))
         request = Request(source, ("visiondrop",), dtype, dialect)
         return make_once(f"bundles/{shape}-{dtype}-{dialect}", lambda folder: export_bundle(request, folder))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_bundle_of(make_checkpoint: MakeCheckpoint, make_once: MakeOnce) -> MakeOf:
+    """Exports a shape of any family for a medium with VisionDrop, fp32, and gives the bundle's folder."""
+
+    def make(shape: str, medium: Medium) -> Path:
+        from edgeprune.checkpoint.source import resolve
+        from edgeprune.export.bundle import Request, export_bundle
+
+        request = Request(resolve(str(make_checkpoint(shape))), ("visiondrop",), medium=medium)
+        return make_once(f"bundles/{shape}-visiondrop-{medium}", lambda folder: export_bundle(request, folder))
 
     return make
 

@@ -52,7 +52,7 @@ def test_the_bare_install_is_the_device_runtime(wheel: Path) -> None:
     bare = {line.split(">")[0] for line in required if "extra ==" not in line}
     assert bare == {"click", "jinja2", "numpy", "pillow", "tokenizers", "tomli"}
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert extras == {"cpu", "dev", "export", "gpu", "jetson", "rtx", "show", "tensorrt"}
+    assert extras == {"cpu", "dev", "export", "gpu", "jetson", "rtx", "show", "tensorrt", "video"}
 
 
 def test_the_demo_checkpoint_is_small() -> None:

@@ -29,7 +29,8 @@ from edgeprune.budget.schedule import reach, site_of
 from edgeprune.cli.run import milliseconds
 from edgeprune.demo.scenes import HELD_OUT_SEED, draw_scene
 from edgeprune.errors import BudgetError, EdgePruneError
-from edgeprune.runtime.vlm import VLM, ImageSource, open_vlm
+from edgeprune.runtime.preprocess import Source
+from edgeprune.runtime.vlm import VLM, open_vlm
 
 SLACK = 1.1
 """Of the budget: what 90% of the requests must stay within."""
@@ -139,7 +140,7 @@ def ask(vlm: VLM, words: argparse.Namespace, budget_ms: float, state: str, seed:
         try:
             answer = vlm.generate(question, [picture], "auto", words.method, NEW_TOKENS, ttft_budget_ms=budget_ms)
             times.append(answer.ttft_ms)
-            tokens.append(vlm.manifest.vision.tokens if answer.keep == "all" else int(answer.keep))
+            tokens.append(vlm.manifest.most_tokens if answer.keep == "all" else int(answer.keep))
             trial += answer.timings_ms.get("trial", 0.0)
         except BudgetError as error:
             times.append(math.inf)
@@ -161,12 +162,12 @@ def ask(vlm: VLM, words: argparse.Namespace, budget_ms: float, state: str, seed:
         trial_ms=trial,
         refused=len(times) - len(tokens),
         tokens=(tokens[0], int(statistics.median(tokens)), tokens[-1]),
-        oracle=oracle(fixed, vlm.manifest.vision.tokens, budget_ms) if fixed else None,
+        oracle=oracle(fixed, vlm.manifest.most_tokens, budget_ms) if fixed else None,
         load=os.getloadavg()[0],
     )
 
 
-def prompt(seed: int) -> tuple[ImageSource, str]:
+def prompt(seed: int) -> tuple[Source, str]:
     """A scene of the demo and one to four of its questions in a row."""
     scene = draw_scene(HELD_OUT_SEED + seed)
     count = 1 + seed % 4

@@ -2,6 +2,8 @@
 
     edgeprune bench BUNDLE --method visiondrop --keep all,192,128,64 --against eager --json > tools/bench.json
     edgeprune bench BUNDLE --method all --keep all,192 --no-memory --json > tools/bench_methods.json
+    edgeprune bench NEXT --method visiondrop --keep all,640,320,160 --against eager --json > tools/bench_next.json
+    edgeprune bench VIDEO --method visiondrop --keep all,256 --against eager --json > tools/bench_video.json
     python tools/bench_table.py            write them
     python tools/bench_table.py --check    fail unless the README holds exactly what the files say
 
@@ -17,11 +19,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from edgeprune.bench.report import BenchReport
-from edgeprune.bench.table import render_markdown, render_methods
+from edgeprune.bench.table import render_markdown, render_methods, render_runs
 from edgeprune.errors import BundleError
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 METHODS_START, METHODS_END = "<!-- methods:start -->", "<!-- methods:end -->"
+NEXT_START, NEXT_END = "<!-- bench-next:start -->", "<!-- bench-next:end -->"
+VIDEO_START, VIDEO_END = "<!-- bench-video:start -->", "<!-- bench-video:end -->"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -67,15 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = ROOT / "tools"
     parser.add_argument("--json", type=Path, default=folder / "bench.json", dest="source", metavar="FILE")
     parser.add_argument("--methods", type=Path, default=folder / "bench_methods.json", metavar="FILE")
+    parser.add_argument("--next", type=Path, default=folder / "bench_next.json", metavar="FILE", help="many tiles")
+    parser.add_argument("--video", type=Path, default=folder / "bench_video.json", metavar="FILE", help="many frames")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is stale")
     options = parser.parse_args(arguments)
     report, methods = read_report(options.source), read_report(options.methods)
+    tiles, video = read_report(options.next), read_report(options.video)
     if not options.readme.is_file():
         raise SystemExit(f"{options.readme} is missing: the table goes there")
     have = options.readme.read_text(encoding="utf-8")
     want = insert(have, render_markdown(report))
     want = insert(want, render_methods(methods), METHODS_START, METHODS_END)
+    want = insert(want, render_runs(tiles), NEXT_START, NEXT_END)
+    want = insert(want, render_runs(video), VIDEO_START, VIDEO_END)
     if have == want:
         return
     if options.check:

@@ -1,4 +1,4 @@
-"""Runs: one picture and one prompt through every variant in turn, with a clock on every stage.
+"""Runs: one picture or video and one prompt through every variant in turn, with a clock on every stage.
 
 It decides neither what to compare nor how to report: it returns the times of every repeat.
 """
@@ -14,14 +14,17 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeprune.budget.schedule import Schedule
+from edgeprune.bundle.image import Frames
 from edgeprune.bundle.manifest import MethodEntry
 from edgeprune.errors import CheckFailed, MissingExtra
 from edgeprune.power.meter import Meter
 from edgeprune.runtime.chain import Clock, Text
-from edgeprune.runtime.preprocess import batch, load_image
+from edgeprune.runtime.frames import evenly, load_frames
+from edgeprune.runtime.pixels import prepare
+from edgeprune.runtime.preprocess import load_image
 
 if TYPE_CHECKING:
-    from edgeprune.eager.model import EagerModel
+    from edgeprune.eager.model import EagerModel, Inputs
     from edgeprune.runtime.vlm import VLM
 
 
@@ -30,14 +33,16 @@ class Task:
     """What every variant is given.
 
     Attributes:
-        image: a picture file.
+        image: a picture file; or a video, as a file or a folder of pictures.
         question: its prompt has the number of text tokens that was asked for.
         new_tokens: tokens of the answer, the first one from the prompt; an end token does not end it.
+        frames: how a video is sampled; None of a picture.
     """
 
     image: Path
     question: str
     new_tokens: int
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Sample:
 
     Attributes:
         stages: preprocess, vision, prune, project, prefill.
-        ttft: from the picture as a file to the first token.
+        ttft: from the file to the first token.
         steps: from one token to the next.
         prefill_overhead: of the chain's time on the prompt, what was spent outside graphs.
         decode_overhead: the same per step, on average.
@@ -90,10 +95,10 @@ class ChainRunner:
         vlm, prompt_clock, step_clock = self.vlm, Clock(), Clock()
         start = perf_counter()
         encoded = vlm.prompt.encode(task.question)
-        pixel_values = batch([load_image(task.image)], vlm.manifest.image)
+        pixels = prepare([task.image], vlm.manifest.image)
         prepared = perf_counter()
-        text = Text(encoded.before, encoded.after, encoded.question, encoded.clip_ids)
-        prefill = vlm.chain.prefill(pixel_values, text, self.method, self.schedule, prompt_clock)
+        text = Text(encoded.parts, encoded.question, encoded.clip_ids)
+        prefill = vlm.chain.prefill(pixels, text, self.method, self.schedule, prompt_clock)
         prefilled = perf_counter()
         token = prefill.logits.argmax(axis=-1)
         first = last = perf_counter()
@@ -137,34 +142,39 @@ class EagerRunner:
 
     def run(self, task: Task) -> Sample:
         """Answer once; the stages are the chain's."""
-        model, stages = self.model, {}
-        start = last = perf_counter()
-
-        def lap(stage: str) -> None:
-            nonlocal last
-            now = perf_counter()
-            stages[stage] = now - last
-            last = now
-
-        inputs = model.preprocess([load_image(task.image)], task.question)
-        lap("preprocess")
-        features = model.vision(inputs["pixel_values"])
-        lap("vision")
-        visual = model.project(features)
-        lap("project")
-        logits, cache = model.prefill(model.embed(inputs["input_ids"], visual))
-        lap("prefill")
+        model = self.model
+        start = perf_counter()
+        inputs = self.inputs(task)
+        prepared = perf_counter()
+        seen = model.see(inputs)
+        looked = perf_counter()
+        positions = model.positions(inputs)
+        logits, cache = model.prefill(model.embed(inputs["input_ids"], seen.rows), positions)
+        prefilled = perf_counter()
         token = logits.argmax(dim=-1)
         token.tolist()
         first = last = perf_counter()
         steps = []
-        for _ in range(task.new_tokens - 1):
-            logits, cache = model.decode(token, cache)
+        at = None if positions is None else positions.amax(dim=(0, 2), keepdim=True).expand(3, -1, 1)
+        for step in range(1, task.new_tokens):
+            logits, cache = model.decode(token, cache, None if at is None else at + step)
             token = logits.argmax(dim=-1)
             now = perf_counter()
             steps.append(now - last)
             last = now
+        stages = {
+            "preprocess": prepared - start,
+            "vision": seen.vision_s,
+            "project": looked - prepared - seen.vision_s,  # with the rows' packing
+            "prefill": prefilled - looked,
+        }
         return Sample(stages=stages, ttft=first - start, steps=tuple(steps))
+
+    def inputs(self, task: Task) -> Inputs:
+        """The prompt as Hugging Face's processor makes it, from the file on."""
+        if task.frames is None:
+            return self.model.prompt(load_image(task.image), task.question)
+        return self.model.prompt(load_frames(task.image, evenly(task.frames)).frames, task.question)
 
 
 @dataclass(frozen=True)
@@ -267,15 +277,14 @@ def check_same_prompt(runner: EagerRunner, task: Task, token_ids: Sequence[int],
         runner: of the checkpoint.
         task: what it will be given.
         token_ids: the bundle's text tokens around the picture.
-        visual: visual tokens unpruned.
+        visual: rows that enter the decoder for it unpruned.
 
     Raises:
         CheckFailed: the checkpoint's prompt is another one; it is not the bundle's checkpoint.
     """
-    inputs = runner.model.preprocess([load_image(task.image)], task.question)
+    inputs = runner.inputs(task)
     ids: list[int] = inputs["input_ids"][0].tolist()
-    image_id = runner.model.model.config.image_token_id
-    text = [token for token in ids if token != image_id]
+    text = [token for token in ids if token not in runner.model.placeholders]
     if text != list(token_ids) or len(ids) - len(text) != visual:
         raise CheckFailed(
             f"the checkpoint's prompt has {len(text)} text and {len(ids) - len(text)} visual tokens, the bundle's "

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from edgeprune.bench.host import Host
 from edgeprune.bundle.codec import MAY_LACK, decode
+from edgeprune.bundle.prompt import Medium
 from edgeprune.power.state import DeviceState
 
 Engine = Literal["chain", "eager"]
@@ -114,7 +115,7 @@ class Variant:
         name: "keep=64", "keep=all", "eager fp32".
         engine: the chain of graphs, or Hugging Face's model run eagerly.
         dtype: element type of its weights.
-        tokens: visual tokens per stage: after the encoder, then after every cut.
+        tokens: visual tokens per stage, of all runs of the encoder: before the decoder, then after every cut.
         average: visual tokens averaged over the decoder layers.
         stages: preprocess, vision, prune (what runs before the projector), project, text (a text tower that a method
             brings along), prefill; only what the variant runs.
@@ -129,6 +130,8 @@ class Variant:
             chain's counts: the least work that gives the same answer.
         predicted: None where this machine's rates are not known for the dtype, and for eager.
         energy: None where no sensor measures the device.
+        kv_bytes: keys and values of the prompt in all layers, counted; None for eager, and in reports of an older
+            version.
     """
 
     name: str
@@ -148,12 +151,18 @@ class Variant:
     ceilings: tuple[Ceiling, ...]
     predicted: Prediction | None = field(default=None, metadata=MAY_LACK)
     energy: Energy | None = field(default=None, metadata=MAY_LACK)
+    kv_bytes: int | None = field(default=None, metadata=MAY_LACK)
 
     def stage_ms(self, stage: Stage) -> float:
         """Median of a stage; "decode" is one step."""
         if stage == "TTFT":
             return self.ttft.median_ms
         return self.itl.median_ms if stage == "decode" else self.stages[stage].median_ms
+
+    @property
+    def vision_share(self) -> float:
+        """The encoder's part of TTFT."""
+        return self.stages["vision"].median_ms / self.ttft.median_ms
 
     @property
     def graphs_ms(self) -> float:
@@ -257,7 +266,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What every number was measured under; ``device`` before it began, None where there is nothing to tell."""
+    """What every number was measured under.
+
+    ``visual_tokens`` are those that really enter the decoder unpruned, ``runs`` those of the encoder that give them;
+    ``device`` is its state before it began, None where there is nothing to tell.
+    """
 
     model: str
     revision: str | None
@@ -272,6 +285,8 @@ class Conditions:
     repeats: int
     host: Host
     device: DeviceState | None = field(default=None, metadata=MAY_LACK)
+    runs: int = field(default=1, metadata=MAY_LACK)
+    medium: Medium = field(default="image", metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)

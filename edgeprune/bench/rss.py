@@ -73,7 +73,9 @@ def chain_memory(name: str, bundle: Bundle, method: MethodEntry | None, keep: st
 
 def eager_memory(checkpoint: Path, dtype: str, task: Task, threads: int, weights_bytes: int) -> Memory:
     """Peak of Hugging Face's model on the same task; ``weights_bytes`` are its tensors in ``dtype``."""
-    arguments = [str(checkpoint), dtype, str(task.image), task.question, str(task.new_tokens), str(threads)]
+    frames = 0 if task.frames is None else task.frames.count
+    numbers = [str(number) for number in (task.new_tokens, threads, frames)]
+    arguments = [str(checkpoint), dtype, str(task.image), task.question, *numbers]
     command = [sys.executable, "-m", "edgeprune.bench.eager_run", *arguments]
     return Memory(f"eager {dtype}", peak_rss(command), weights_bytes, 0, None)
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
-from PIL import Image
 
 from edgeprune.bench.host import Host, available_cores, measure_host
 from edgeprune.bench.measure import (
@@ -24,14 +20,15 @@ from edgeprune.bench.measure import (
     load_eager,
     measure,
 )
+from edgeprune.bench.picture import Visual, look, task_picture
 from edgeprune.bench.predict import Rates
 from edgeprune.bench.question import make_question
 from edgeprune.bench.report import BenchReport, Conditions, Memory, Variant
 from edgeprune.bench.rss import chain_memory, eager_memory
 from edgeprune.bench.targets import judge
-from edgeprune.bench.variants import Counts, compare, make_variant
+from edgeprune.bench.variants import Counts, PromptSize, compare, make_variant
 from edgeprune.bundle.manifest import Manifest, MethodEntry
-from edgeprune.bundle.store import Bundle
+from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.errors import UsageError
 from edgeprune.estimate.device import CPU
 from edgeprune.power.device import Device, open_device
@@ -98,7 +95,8 @@ def run_bench(
         keeps: budgets, as for ``run``; "all" is the unpruned model on the same graphs.
         against: "eager" also runs the checkpoint in PyTorch: fp32, and bf16 where this CPU has it.
         methods: pruning methods, each at every budget; None takes the bundle's only one.
-        image: a picture; None paints one, which costs the same.
+        image: a picture, or for a bundle that takes video a video; None makes one, of the largest shape that the model
+            has tiles or frames for.
         settings: how to measure.
         check_hashes: compare every file with its recorded hash first.
         backend: what runs the bundle; None is ONNX Runtime on the CPU. Elsewhere there are neither ceilings nor peak
@@ -128,13 +126,15 @@ def run_bench(
             f"--dtype {','.join(settings.eager_dtypes)} is eager's: it has no effect without --against eager"
         )
     eager = checkpoint if against else None
-    with task_picture(image) as picture:
-        with open_vlm(bundle, None, check_hashes, choice) as vlm:
+    opened = open_bundle(bundle, check_hashes)
+    _refuse_native_video(opened.manifest, against)
+    with task_picture(image, opened.manifest.image) as picture:
+        with open_vlm(bundle, None, False, choice) as vlm:
             timed = _time(vlm, keeps, methods, eager, picture, threads, settings)
         # Only now: every run whose memory is measured loads a model, and those above are gone.
         memory = _memories(timed, eager, threads) if settings.memory and timed.backend == CPU else ()
     facts = timed.bundle.manifest
-    made = make_conditions(facts, timed.backend, timed.text_tokens, timed.host, threads, settings)
+    made = make_conditions(facts, timed.backend, timed.prompt, timed.host, threads, settings)
     conditions = replace(made, device=timed.device)
     notes = [_PREFILL, *timed.notes]
     if against and settings.eager_dtypes is None and not timed.host.bf16:
@@ -148,6 +148,14 @@ def run_bench(
     return BenchReport(conditions, timed.variants, comparisons, memory, targets, tuple(notes))
 
 
+def _refuse_native_video(facts: Manifest, against: str | None) -> None:
+    if against and facts.image.native is not None and facts.image.native.video is not None:
+        raise UsageError(
+            "--against eager does not take videos of native resolution, which Hugging Face's processor prepares with "
+            "torchvision; bench the bundle alone, or one for pictures (export --input image)"
+        )
+
+
 @dataclass(frozen=True)
 class _Timed:
     """What is left of the timed part, models excluded.
@@ -157,7 +165,7 @@ class _Timed:
         backend: its name.
         host: this machine, measured before the clock started.
         task: what every variant was given.
-        text_tokens: of its prompt.
+        prompt: how many tokens of which kind it has.
         budgets: per chain variant its name, its ``--keep`` and its method.
         eager_bytes: per eager dtype the bytes of its tensors.
         variants: the times.
@@ -169,7 +177,7 @@ class _Timed:
     backend: str
     host: Host
     task: Task
-    text_tokens: int
+    prompt: PromptSize
     budgets: tuple[tuple[str, str, MethodEntry | None], ...]
     eager_bytes: dict[str, int]
     variants: tuple[Variant, ...]
@@ -188,26 +196,27 @@ def _time(
 ) -> _Timed:
     """Load every variant, run them in turn, and put the counts beside the times."""
     facts = vlm.manifest
-    chains = _chains(vlm, keeps, methods)
-    task = make_task(vlm, picture, settings)
+    visual = look(picture, facts)
+    chains = _chains(vlm, keeps, methods, visual)
+    task = make_task(vlm, picture, visual.tokens, settings)
     encoded = vlm.prompt.encode(task.question)
+    size = PromptSize(len(encoded.before), encoded.text_tokens - len(encoded.before), visual.tokens, visual.runs)
     host = measure_host(threads, edge=settings.host_size[0], megabytes=settings.host_size[1])
     backend, machine, notes = vlm.backend.name, None, []
     rates = Rates(backend, threads, facts.dtype) if settings.predict else None
     dtypes = _eager_dtypes(settings, host)
     eagers = [load_eager(checkpoint, dtype, threads) for dtype in dtypes] if checkpoint else []
     for eager in eagers:
-        check_same_prompt(eager, task, (*encoded.before, *encoded.after), facts.vision.tokens)
+        check_same_prompt(eager, task, sum(encoded.parts, ()), size.visual)
     samples, state = _measure([*chains, *eagers], task, settings, open_device(on_gpu=backend != CPU), rates)
     if rates is not None:
         machine, note = rates.machine()
         notes.append(note)
     notes += device_notes(state, samples)
-    split = (len(encoded.before), len(encoded.after))
-    unpruned = Counts.of(facts, split, None, None, settings.new_tokens)
+    unpruned = Counts.of(facts, size, None, None, settings.new_tokens)
     variants = []
     for chain, sample in zip(chains, samples, strict=False):
-        counts = Counts.of(facts, split, chain.method, chain.schedule, settings.new_tokens)
+        counts = Counts.of(facts, size, chain.method, chain.schedule, settings.new_tokens)
         variants.append(make_variant(sample, "chain", facts.dtype, counts, host if backend == CPU else None, machine))
     for dtype, sample in zip(dtypes, samples[len(chains) :], strict=False):
         variants.append(make_variant(sample, "eager", dtype, unpruned, host))
@@ -216,7 +225,7 @@ def _time(
         backend=backend,
         host=host,
         task=task,
-        text_tokens=encoded.text_tokens,
+        prompt=size,
         budgets=tuple((c.name, str(c.schedule.asked) if c.schedule else "all", c.method) for c in chains),
         eager_bytes={dtype: _tensor_bytes(eager) for dtype, eager in zip(dtypes, eagers, strict=False)},
         variants=tuple(variants),
@@ -267,12 +276,12 @@ def _eager_dtypes(settings: Settings, host: Host) -> tuple[str, ...]:
     return settings.eager_dtypes
 
 
-def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None) -> list[ChainRunner]:
+def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None, visual: Visual) -> list[ChainRunner]:
     """Every method at every budget; all tokens once."""
     found: list[ChainRunner] = []
     for name in methods or (None,):
         for keep in keeps:
-            entry, schedule = vlm.plan(keep, name)
+            entry, schedule = vlm.plan(keep, name, visual.tokens, visual.runs)
             if entry is not None:
                 vlm.chain.open_method(entry)
             many = methods is not None and len(methods) > 1 and entry is not None
@@ -286,15 +295,15 @@ def _chains(vlm: VLM, keeps: Sequence[str | int], methods: Sequence[str] | None)
     return found
 
 
-def make_task(vlm: VLM, picture: Path, settings: Settings) -> Task:
+def make_task(vlm: VLM, picture: Path, visual_tokens: int, settings: Settings) -> Task:
     """What every variant is given: a prompt with the text tokens that were asked for.
 
     Raises:
         UsageError: no prompt has so many, or they and the answer exceed the context.
     """
     question = make_question(settings.text_tokens, lambda text: vlm.prompt.encode(text).text_tokens)
-    vlm.prompt.check_length(settings.text_tokens, vlm.manifest.vision.tokens, settings.new_tokens)
-    return Task(picture, question, settings.new_tokens)
+    vlm.prompt.check_length(settings.text_tokens, visual_tokens, settings.new_tokens)
+    return Task(picture, question, settings.new_tokens, vlm.manifest.image.frames)
 
 
 def _tensor_bytes(eager: EagerRunner) -> int:
@@ -314,9 +323,9 @@ def _memories(timed: _Timed, checkpoint: Path | None, threads: int) -> tuple[Mem
 
 
 def make_conditions(
-    facts: Manifest, backend: str, text_tokens: int, host: Host, threads: int, settings: Settings
+    facts: Manifest, backend: str, prompt: PromptSize, host: Host, threads: int, settings: Settings
 ) -> Conditions:
-    """What every number is measured under; ``text_tokens`` are the prompt's, ``threads`` those in use."""
+    """What every number is measured under; ``threads`` are those in use."""
     return Conditions(
         model=facts.model.id,
         revision=facts.model.revision,
@@ -324,23 +333,12 @@ def make_conditions(
         dialect=facts.dialect,
         backend=backend,
         threads=threads,
-        text_tokens=text_tokens,
-        visual_tokens=facts.vision.tokens,
+        text_tokens=prompt.text,
+        visual_tokens=prompt.visual,
         new_tokens=settings.new_tokens,
         warmup=settings.warmup,
         repeats=settings.repeats,
         host=host,
+        runs=prompt.runs,
+        medium=facts.prompt.medium,
     )
-
-
-@contextlib.contextmanager
-def task_picture(image: Path | None) -> Iterator[Path]:
-    """The given picture, or one of seeded noise in a temporary file: time does not depend on what it shows."""
-    if image is not None:
-        yield image
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "noise.png"
-        pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-        yield path

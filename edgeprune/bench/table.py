@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgeprune.bench.report import BenchReport, Ceiling, Energy, Memory, Prediction, Spread, Variant
+from edgeprune.bench.report import BenchReport, Ceiling, Conditions, Energy, Memory, Prediction, Spread, Variant
 from edgeprune.power.state import DeviceState
 
 
@@ -31,8 +31,9 @@ class Grid:
 
 
 def grids(report: BenchReport) -> tuple[Grid, ...]:
-    """Stages, ceilings, predictions, energy and memory; all but the first only where there is something in them."""
-    every = (_stages(report), _ceilings(report), _predictions(report), _energy(report), _memory(report.memory))
+    """Stages, the encoder's share, ceilings, predictions, energy and memory; all but the first where there are any."""
+    counted = (_stages(report), _shares(report), _ceilings(report), _predictions(report))
+    every = (*counted, _energy(report), _memory(report.memory))
     return tuple(grid for grid in every if grid.rows)
 
 
@@ -61,6 +62,16 @@ def render_markdown(report: BenchReport) -> str:
     return "\n\n".join(blocks)
 
 
+def render_runs(report: BenchReport) -> str:
+    """What a model of many encoder runs takes, for a README: stages, shares, ceilings, and how prefill gains."""
+    blocks = [grid.markdown() for grid in (_stages(report), _shares(report), _ceilings(report))]
+    gains = [c for c in report.comparisons if c.stage in ("prefill", "TTFT")]
+    blocks.append("\n".join(f"- {comparison.sentence()}" for comparison in gains))
+    blocks.append("\n".join(f"- {target.sentence()}" for target in report.targets))
+    blocks.append(f"Conditions: {conditions_line(report)}")
+    return "\n\n".join(block for block in blocks if block)
+
+
 def render_methods(report: BenchReport) -> str:
     """What each method's own graphs take, for a README: one row per pruned variant."""
     whole = next((v.stages["prefill"].median_ms for v in report.variants if v.engine == "chain" and not v.pruning), 0.0)
@@ -87,12 +98,34 @@ def conditions_line(report: BenchReport) -> str:
     memory = f", {host.memory_bytes / 1e9:.0f} GB" if host.memory_bytes else ""
     return (
         f"{c.model}{revision}, {c.dtype}, {c.backend} ({c.dialect} graphs), {_plural(c.threads, 'thread')}, "
-        f"1 picture, {c.text_tokens} text tokens, {c.visual_tokens} visual tokens unpruned, {c.new_tokens} new tokens; "
+        f"{_visual(c)}, {c.text_tokens} text tokens, {c.visual_tokens} visual tokens unpruned, "
+        f"{c.new_tokens} new tokens; "
         f"{_plural(c.warmup, 'warm-up')}, {_plural(c.repeats, 'repeat')} with the variants taking turns, "
         f"median (p90); {host.cpu}, {_plural(host.cores, 'core')}{memory}, "
         f"{host.peak_flops / 1e9:.1f} fp32 GFLOP/s and {host.read_bandwidth / 1e9:.1f} GB/s read at best (measured); "
         f"{versions}{f'; {_device(c.device)}' if c.device else ''}"
     )
+
+
+def _visual(c: Conditions) -> str:
+    """What is looked at."""
+    if c.medium == "video":
+        return f"1 video of {_plural(c.runs, 'frame')}"
+    return "1 picture" if c.runs == 1 else f"1 picture in {c.runs} encoder runs"
+
+
+def _shares(report: BenchReport) -> Grid:
+    """What pruning does not touch, and what it saves beside time; only of reports that have counted it."""
+    header = ("variant", "rows per stage", "vision ms", "of TTFT", "KV MB", "of unpruned")
+    whole = max((v.kv_bytes for v in report.variants if v.kv_bytes is not None), default=0)
+    rows = tuple(_share_row(v, v.kv_bytes, whole) for v in report.variants if v.kv_bytes is not None)
+    return Grid("The encoder's share of TTFT, and keys and values of the prompt (counted)", header, rows)
+
+
+def _share_row(v: Variant, kv_bytes: int, whole: int) -> tuple[str, ...]:
+    rows = ", ".join(map(str, v.tokens))
+    share, kept = f"{100 * v.vision_share:.1f}%", f"{100 * kv_bytes / whole:.1f}%"
+    return (v.name, rows, _ms(v.stages["vision"].median_ms), share, _number(kv_bytes / 1e6), kept)
 
 
 def _stages(report: BenchReport) -> Grid:

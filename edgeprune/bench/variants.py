@@ -20,16 +20,32 @@ _COMPARED: tuple[Stage, ...] = ("prefill", "decode", "TTFT")
 
 
 @dataclass(frozen=True)
+class PromptSize:
+    """Tokens of a prompt before and after its picture, its visual rows unpruned, and runs of the encoder."""
+
+    before: int
+    after: int
+    visual: int
+    runs: int
+
+    @property
+    def text(self) -> int:
+        """Text tokens."""
+        return self.before + self.after
+
+
+@dataclass(frozen=True)
 class Counts:
     """What a variant computes.
 
     Attributes:
-        tokens: visual tokens per stage.
+        tokens: visual tokens per stage, of all runs.
         average: over the decoder layers.
         prompt: every graph of the prompt.
         late: those behind the projector, whose wall time is measured as prefill.
         steps: every graph of every decode step.
         step_count: how many steps.
+        kv_bytes: keys and values of the prompt in all layers.
     """
 
     tokens: tuple[int, ...]
@@ -38,30 +54,32 @@ class Counts:
     late: tuple[GraphCost, ...]
     steps: tuple[GraphCost, ...]
     step_count: int
+    kv_bytes: int
 
     @classmethod
     def of(
         cls,
         manifest: Manifest,
-        text: tuple[int, int],
+        prompt: PromptSize,
         method: MethodEntry | None,
         schedule: Schedule | None,
         new_tokens: int,
     ) -> Counts:
-        """Count a budget; ``text`` are the tokens before and after the picture, no method is all tokens."""
-        visual = manifest.vision.tokens
-        request = Request.of(manifest, *text, method.name if method else None, schedule)
-        prompt = prompt_costs(request)
+        """Count a budget; no method is all tokens."""
+        name = method.name if method else None
+        request = Request.of(manifest, prompt.before, prompt.after, name, schedule, prompt.visual, prompt.runs)
+        graphs = prompt_costs(request)
         cuts = [cut for cut in method.cuts if cut.at == "vision"] if method else []
         early = {name for cut in cuts for name in (cut.graph, cut.kernel)}
         count = new_tokens - 1  # the first token comes from the prompt
         return cls(
-            tokens=tuple(stage.keep for stage in schedule.stages) if schedule else (visual,),
-            average=round(schedule.average, 2) if schedule else float(visual),
-            prompt=prompt,
-            late=tuple(c for c in prompt if c.stage not in ("vision", "project", "text") and c.graph not in early),
+            tokens=tuple(stage.rows for stage in schedule.stages) if schedule else (prompt.visual,),
+            average=round(schedule.average, 2) if schedule else float(prompt.visual),
+            prompt=graphs,
+            late=tuple(c for c in graphs if c.stage not in ("vision", "project", "text") and c.graph not in early),
             steps=tuple(cost for step in range(count) for cost in step_costs(request, step)),
             step_count=count,
+            kv_bytes=_kv_bytes(request),
         )
 
     def graphs(self, stage: Stage) -> tuple[GraphCost, ...]:
@@ -112,6 +130,7 @@ def make_variant(
         prompt_flops=total(counts.prompt).flops,
         step_bytes=total(counts.steps).bytes // counts.step_count,
         ceilings=tuple(ceilings) if dtype == "fp32" else (),
+        kv_bytes=counts.kv_bytes if engine == "chain" else None,
         predicted=predict(counts, machine) if machine and engine == "chain" else None,
         energy=_energy(samples),
     )
@@ -137,6 +156,12 @@ def compare(variants: Sequence[Variant]) -> tuple[Comparison, ...]:
     pairs = [(chain, unpruned[0]) for chain in chains if unpruned and chain is not unpruned[0]]
     pairs += [(chain, eager) for eager in eagers for chain in chains]
     return tuple(Comparison.between(stage, *pair) for pair in pairs for stage in _COMPARED)
+
+
+def _kv_bytes(request: Request) -> int:
+    decoder = request.shape.decoder
+    rows = sum((last - first) * rows for (first, last), rows in zip(request.bounds, request.rows, strict=True))
+    return rows * 2 * decoder.kv_heads * decoder.head_dim * request.precision.element
 
 
 def _energy(samples: Samples) -> Energy | None:

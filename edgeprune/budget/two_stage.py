@@ -2,7 +2,8 @@
 
 Published for a cut at half the depth (VScan): 1.5 T rows enter the decoder and 0.5 T of them pass the cut, which
 averages to T. At other depths the first stage keeps 1.5 T too and the cut what the average leaves:
-with K of L layers before the cut, (L T - K 1.5 T) / (L - K).
+with K of L layers before the cut, (L T - K 1.5 T) / (L - K). Where the encoder runs several times, every run keeps its
+share of the first count, rounded, and the cut in the decoder takes what that leaves, over all of them.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ def reach(site: Site) -> tuple[int, int]:
     Raises:
         BudgetError: no average can be reached with this cut.
     """
-    before, after = site.weights
+    before = site.weights[0]
     if 3 * before >= 2 * site.layers:
         raise BudgetError(
             f"no average can be reached with a cut before layer {before} of {site.layers}: "
             "it must lie before two thirds of the depth"
         )
-    high = 2 * site.tokens // 3
+    high = 2 * site.most // 3
+    while high > 0 and _counts(high, site)[0] > min(site.patches, site.most // site.runs):
+        high -= 1
     low = high + 1
-    while low > 1 and _counts(low - 1, before, after)[1] >= 1:  # downwards: roundings may leave gaps further below
+    while low > 1 and _holds(low - 1, site):  # downwards: roundings may leave gaps further below
         low -= 1
     if low > high:
         raise BudgetError(f"{site.tokens} visual tokens are too few for a stage before the decoder and a cut in it")
@@ -34,14 +37,20 @@ def reach(site: Site) -> tuple[int, int]:
 
 def stages(keep: int, site: Site) -> tuple[Stage, ...]:
     """Counts of both stages; the second is rounded, which moves the average by less than half a token."""
-    counts = _counts(keep, *site.weights)
-    return tuple(
-        Stage(place, count, 0, weight) for place, count, weight in zip(site.places, counts, site.weights, strict=True)
-    )
+    (early, late), (before, after) = site.places, site.weights
+    first, second = _counts(keep, site)
+    return (Stage(early, first, 0, before, site.runs), Stage(late, second, 0, after))
 
 
-def _counts(keep: int, before: int, after: int) -> tuple[int, int]:
-    """Rows out of both stages: 1.5 ``keep``, and what the average leaves; halves are rounded up."""
-    first = (3 * keep + 1) // 2
-    rest = (before + after) * keep - before * first
+def _holds(keep: int, site: Site) -> bool:
+    """Whether every run and the cut leave a row, and the cut no more than reach it."""
+    first, second = _counts(keep, site)
+    return first >= 1 and 1 <= second <= first * site.runs
+
+
+def _counts(keep: int, site: Site) -> tuple[int, int]:
+    """Rows out of both stages, the first of each run: 1.5 ``keep``, and what the average leaves; halves rounded up."""
+    before, after = site.weights
+    first = site.shared(1.5 * keep)
+    rest = (before + after) * keep - before * first * site.runs
     return first, (2 * rest + after) // (2 * after)

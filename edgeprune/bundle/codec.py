@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back, strictly: an unknown key, a missing key or a wrong type is an error.
 
-Only a field that says so may be missing: ``field(default=..., metadata=MAY_LACK)``, for what older files do not have.
+Only a field that says so may be missing: ``field(default=..., metadata=MAY_LACK)``, for what older files do not have;
+without a default it is None then.
 It knows nothing of what the values mean; each dataclass validates its own in ``__post_init__``.
 """
 
@@ -92,8 +93,9 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     for name, field in fields.items():
         if name not in value and "may_lack" not in field.metadata:
             raise BundleError(f"{where}: key {name!r} is missing")
-    have = [name for name in known if name in value]
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in have})
+    have = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in known if name in value}
+    none = {name: None for name, field in fields.items() if name not in value and field.default is dataclasses.MISSING}
+    return kind(**have, **none)
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

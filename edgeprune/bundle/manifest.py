@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgeprune.bundle.codec import decode, encode
+from edgeprune.bundle.extent import most_tokens
 from edgeprune.bundle.image import ImageProcessing
+from edgeprune.bundle.layout import Layout
+from edgeprune.bundle.native import TABLES
 from edgeprune.bundle.prompt import PromptFacts
 from edgeprune.bundle.sizes import Decoder, TextTower, Vision
 from edgeprune.errors import BundleError
 
-SCHEMA = 3
+SCHEMA = 4
 NAME = "edgeprune.json"
 OPSET = {"base": 18, "fused": 23}
 SIDE_LIMIT = 8192
@@ -30,7 +33,9 @@ Role = Literal["vision", "encoder", "kernel", "prune", "project", "prepare", "as
 Place = Literal["encoder", "vision", "projected"]
 Sampler = Literal["dpp", "repulsion"]
 PLACES: tuple[Place, ...] = ("encoder", "vision", "projected")
-"""Where a cut can lie before the decoder, in order of execution."""
+"""Where a cut can lie before the decoder; a method has one of them at most."""
+Order = Literal["runs", "mosaic"]
+"""How the rows of several encoder runs follow each other once some are gone: run by run, or as VisionZip has them."""
 _PLACE_WORDS = {"encoder": "inside the encoder", "vision": "after the encoder", "projected": "after the projector"}
 
 
@@ -124,12 +129,15 @@ class MethodEntry:
     Attributes:
         name: of its card, which names its budget rule.
         positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original).
-        prepare: graphs that run once, after the projector.
+        order: of the rows that a cut before the decoder leaves of several runs.
+        prepare: graphs that run once: one that reads ``hidden`` after the prompt was assembled, others before a cut
+            after the projector.
         cuts: in order of execution.
     """
 
     name: str
     positions: Literal["repack", "keep"]
+    order: Order
     prepare: tuple[str, ...]
     cuts: tuple[Cut, ...]
 
@@ -137,6 +145,11 @@ class MethodEntry:
     def places(self) -> tuple[Place | int, ...]:
         """Where it prunes, in order of execution."""
         return tuple(cut.at for cut in self.cuts)
+
+    @property
+    def early(self) -> Cut | None:
+        """The cut before the decoder, if there is one."""
+        return next((cut for cut in self.cuts if not isinstance(cut.at, int)), None)
 
     @property
     def decoder_cuts(self) -> tuple[int, ...]:
@@ -204,6 +217,7 @@ class Manifest:
     vision: Vision
     decoder: Decoder
     image: ImageProcessing
+    layout: Layout
     prompt: PromptFacts
     tokenizer: File
     embedding: File
@@ -215,12 +229,17 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.opset != OPSET[self.dialect]:
             raise BundleError(f"{NAME}: opset {self.opset}; dialect {self.dialect!r} has {OPSET[self.dialect]}")
-        if max(self.image.size) > SIDE_LIMIT:
+        if self.image.kind != "native" and max(self.image.size) > SIDE_LIMIT:
             raise BundleError(f"{NAME}: image of {self.image.size} pixels; expected at most {SIDE_LIMIT} a side")
         if self.prompt.context != self.decoder.context:
             raise BundleError(
                 f"{NAME}: prompt.context {self.prompt.context} and decoder.context {self.decoder.context} differ"
             )
+        if (self.vision.grid is None) != (self.image.kind == "native"):
+            raise BundleError(f"{NAME}: vision.grid is {self.vision.grid} and image.kind {self.image.kind!r}")
+        if self.decoder.axes > 1 and self.image.kind != "native":
+            axes, kind = self.decoder.axes, self.image.kind
+            raise BundleError(f"{NAME}: decoder.axes is {axes} and image.kind {kind!r}; expected 1, or 'native'")
         self._check_graphs()
         self._check_text()
         self._check_methods()
@@ -269,15 +288,12 @@ class Manifest:
 
     def _check_places(self, method: MethodEntry) -> None:
         starts = [graph.layers[0] for graph in self.graphs if graph.layers is not None][1:]
-        early = [cut.at for cut in method.cuts if not isinstance(cut.at, int)]
         cuts = list(method.decoder_cuts)
-        ordered = sorted(set(early), key=PLACES.index)
-        if {"encoder", "vision"} <= set(early):
-            raise BundleError(f"{NAME}: method {method.name!r} prunes inside the encoder and after it; expected one")
-        if not method.cuts or list(method.places) != [*ordered, *cuts]:
+        early = [] if method.early is None else [method.early.at]
+        if not method.cuts or list(method.places) != [*early, *cuts]:
             raise BundleError(
-                f"{NAME}: method {method.name!r} cuts at {list(method.places)}; expected at least one cut, those of "
-                f"{', '.join(PLACES)} once each, in this order, before all others"
+                f"{NAME}: method {method.name!r} cuts at {list(method.places)}; expected one or more, first one of "
+                f"{', '.join(PLACES)} at most, and then decoder layers"
             )
         if cuts != sorted(set(cuts)) or not set(cuts) <= set(starts):
             raise BundleError(
@@ -293,16 +309,19 @@ class Manifest:
         """
         for method in (None, *self.methods):
             at = {cut.at: cut for cut in method.cuts} if method else {}
-            there = {"pixel_values", "seed"}
+            there = {"pixel_values", *(TABLES if self.image.kind == "native" else ()), "seed", "runs", "question"}
             there |= {"text_ids"} if self.text is not None else set()
             inner = at.get("encoder")
             there = self._cut(inner, there) if inner else _run(self.by_role("vision")[0], there)
             there = self._cut(at.get("vision"), there)
-            there = _run(self.by_role("project")[0], there) | {"before", "after", "question"}
-            for name in method.prepare if method else ():
-                there = _run(self.graph(name), there)
-            there = self._cut(at.get("projected"), there)
-            there = _run(self.by_role("assemble")[0], there) | {"position_ids", "span_start", "span_length"}
+            there = _run(self.by_role("project")[0], there)
+            for graph in self.prepares(method, late=False):
+                there = _run(graph, there)
+            there = self._cut(at.get("projected"), there) | {"text", "order"}
+            there |= {"weight"} if self.layout.taps > 1 else set()
+            there = _run(self.by_role("assemble")[0], there) | {"position_ids", "visual_rows", "text_after"}
+            for graph in self.prepares(method, late=True):
+                there = _run(graph, there)
             for segment in self.by_role("segment"):
                 first, last = segment.layers or (0, 0)
                 there = self._cut(at.get(first), there)
@@ -319,8 +338,14 @@ class Manifest:
         if cut.kernel is not None:
             _give(self.graph(cut.kernel), {"kernel", "start"} if cut.sampler == "repulsion" else {"kernel"})
             there = _run(self.graph(cut.kernel), there | scalars) | {"chosen"}
-        _give(self.graph(cut.graph), {"kept"})
+        inside = {"hidden_out", "position_ids_out", "visual_rows_out"} if isinstance(cut.at, int) else set[str]()
+        _give(self.graph(cut.graph), {"kept", *inside})
         return _run(self.graph(cut.graph), there | scalars)
+
+    def prepares(self, method: MethodEntry | None, late: bool) -> tuple[Graph, ...]:
+        """The graphs of a method that run once: those that read the assembled prompt, or those that do not."""
+        graphs = (self.graph(name) for name in (method.prepare if method else ()))
+        return tuple(graph for graph in graphs if late == any(t.name == "hidden" for t in graph.inputs))
 
     def graph(self, name: str) -> Graph:
         """The graph of that name."""
@@ -333,6 +358,11 @@ class Manifest:
     def method(self, name: str) -> MethodEntry | None:
         """The method of that name, if the bundle has it."""
         return next((method for method in self.methods if method.name == name), None)
+
+    @property
+    def most_tokens(self) -> int:
+        """Visual tokens of the largest picture, or of a video, without pruning."""
+        return most_tokens(self.vision, self.image, self.layout)
 
     @property
     def files(self) -> tuple[File, ...]:

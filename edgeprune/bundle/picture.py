@@ -30,10 +30,25 @@ def _head(manifest: Manifest) -> list[str]:
     return [
         f"{model.id}{revision} ({model.architecture})",
         f"{manifest.dtype}, dialect {manifest.dialect}, opset {manifest.opset}",
-        f"vision  {vision.grid[0]} x {vision.grid[1]} patches = {vision.tokens} visual tokens, width {vision.width}",
+        f"vision  {_tokens(manifest)}, width {vision.width}",
         f"decoder {decoder.layers} layers, width {decoder.hidden}, {decoder.heads} heads ({decoder.kv_heads} for "
         f"keys and values), vocabulary {decoder.vocab}, context {decoder.context}",
     ]
+
+
+def _tokens(manifest: Manifest) -> str:
+    """Visual tokens of a picture or video, and what they are made of."""
+    vision, image, most = manifest.vision, manifest.image, manifest.most_tokens
+    if vision.grid is None:
+        return f"up to {most} visual tokens, as the picture is large"
+    rows, columns = vision.grid
+    of_run = f"{rows} x {columns} {'patches' if vision.merge == 1 else 'merged patches'}"
+    of_run += " and the class row" if vision.class_row == "inside" else ""
+    if image.kind == "fixed":
+        return f"{of_run} = {most} visual tokens"
+    what = "frames" if image.kind == "frames" else "tiles"
+    up_to = "" if image.kind == "frames" else "up to "
+    return f"{up_to}{image.most_runs} {what} of {of_run} = {up_to}{most} visual tokens"
 
 
 def _graph(graph: Graph, width: int, last: bool) -> list[str]:

@@ -6,9 +6,11 @@ Knows nothing about tokenizers or templates at work: ``edgeprune.runtime.prompt`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgeprune.errors import BundleError
+
+Medium = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,12 @@ class PromptFacts:
 
     Attributes:
         template: the chat template, in Jinja.
-        image_token: the placeholder the template writes where the picture goes, such as ``<image>``.
+        medium: what the placeholder stands for, "image" or "video".
+        image_token: the placeholder the template writes where a picture or video goes, such as ``<image>``.
         image_token_id: its token id.
+        image_text: what stands for a picture inside of a question: the placeholder and what the template writes around
+            it.
+        wrap: texts around the placeholder that the processor adds and the template does not write.
         bos_token: the text the template sees as ``bos_token``; None where the model has none.
         eos_token: the text the template sees as ``eos_token``; None where the model has none.
         eos_token_ids: the ids that end an answer, at least one.
@@ -30,8 +36,11 @@ class PromptFacts:
     """
 
     template: str
+    medium: Medium
     image_token: str
     image_token_id: int
+    image_text: str
+    wrap: tuple[str, str]
     bos_token: str | None
     eos_token: str | None
     eos_token_ids: tuple[int, ...]
@@ -42,6 +51,11 @@ class PromptFacts:
         _require(_is_text(self.template), "template", self.template, "a text that is not empty")
         _require(_is_text(self.image_token), "image_token", self.image_token, "a text that is not empty")
         _require(_is_id(self.image_token_id), "image_token_id", self.image_token_id, "an integer from 0")
+        _require(self.medium in ("image", "video"), "medium", self.medium, "'image' or 'video'")
+        holds = _is_text(self.image_text) and self.image_text.count(self.image_token) == 1
+        _require(holds, "image_text", self.image_text, f"a text with {self.image_token!r} in it, once")
+        around = isinstance(self.wrap, tuple) and len(self.wrap) == 2 and all(isinstance(t, str) for t in self.wrap)
+        _require(around, "wrap", self.wrap, "two texts")
         for name, token in (("bos_token", self.bos_token), ("eos_token", self.eos_token)):
             _require(token is None or _is_text(token), name, token, "a text that is not empty, or null")
         ends = self.eos_token_ids

@@ -5,5 +5,6 @@ what a person wants to know before choosing. The methods themselves are in ``edg
 """
 
 from edgeprune.catalog.card import Card, Probe, Published, card, names
+from edgeprune.catalog.carry import generalised, obstacle
 
-__all__ = ["Card", "Probe", "Published", "card", "names"]
+__all__ = ["Card", "Probe", "Published", "card", "generalised", "names", "obstacle"]

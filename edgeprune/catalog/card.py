@@ -45,9 +45,13 @@ class Published:
 
     Attributes:
         label: what ``--keep paper:<label>`` names.
-        tokens: visual rows of the unpruned model that the counts are published for.
-        counts: per stage, in order of execution, merged rows included.
+        tokens: visual rows of the unpruned model that the counts are published for, as the encoder gives them.
+        runs: of the encoder that they come from, such as the crops of a picture.
+        medium: "image" or "video".
+        counts: per stage, in order of execution, merged rows included; of all runs of the encoder together.
         merged: per stage, how many of them are merged rows; empty where the method merges none.
+        shares: the counts inside the decoder are shares of the rows that enter it, which newline rows and unpadding
+            make more or fewer than ``tokens``.
         source: where the counts come from; starts with "ours" where the paper does not give them.
     """
 
@@ -55,7 +59,10 @@ class Published:
     counts: tuple[int, ...]
     source: str
     tokens: int = 576
+    runs: int = 1
+    medium: Literal["image", "video"] = "image"
     merged: tuple[int, ...] = ()
+    shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,16 @@ class Card:
         places_at: depths, as text, at which the method has places of its own.
         probes: which outputs of the encoder's scoring head it reads, by argument name: "cls_attention_5" in layer 5
             where 22 is the selected one, at another depth at the same fraction of it.
+        order: how the rows that a cut before the decoder leaves of several tiles follow each other: "runs", tile by
+            tile, or "mosaic", in the raster order of the whole picture, as VisionZip has them.
         needs: what a checkpoint must have; empty where any will do.
+        clip: what of CLIP it needs: "" nothing, "vision" that the encoder is CLIP's, "both" a text tower, too.
+        grid: whether every run of the encoder must have the same grid.
+        elsewhere: how it prunes where a picture is more than one run of an encoder with a class row: "tiles" of a
+            picture, "frames" of a video, pictures of "native" size, rows that the model would have "blended" (pooled
+            frames, a large mosaic of tiles shrunk), a "bare" encoder, which has no class row, and "merged" patches,
+            several of which make one visual token. Each line begins with "published" or "ours"; no
+            line where nothing changes, or where ``carry.obstacle`` says why there is no such form.
         published: what its paper fixes and this follows, one line each.
         ours: what is our reading or reconstruction, one line each; empty where the paper and code fix everything.
         budgets: the paper's labels.
@@ -97,6 +113,10 @@ class Card:
     rounding: Literal["nearest", "down"] = "nearest"
     places_at: Mapping[str, tuple[Place | int, ...]] = field(default_factory=dict)
     probes: Mapping[str, str] = field(default_factory=dict)
+    order: Literal["runs", "mosaic"] = "runs"
+    clip: Literal["", "vision", "both"] = ""
+    grid: bool = False
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     file: str = ""
     variant_of: str | None = None

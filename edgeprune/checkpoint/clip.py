@@ -6,14 +6,14 @@ the vision-language model's own checkpoint. The tensors are read with ``weights`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.checkpoint.config import ACTIVATIONS
-from edgeprune.errors import CheckpointError, MissingExtra, UnsupportedModel
+from edgeprune.checkpoint.raw import one_of, read_json, with_defaults
+from edgeprune.checkpoint.tower import ACTIVATIONS
+from edgeprune.errors import CheckpointError, UnsupportedModel
 
 _LEGACY_END = 2
 """What older configurations say of the end token, whatever it is."""
@@ -31,7 +31,7 @@ class ClipTextConfig:
         vocab: rows of the token embedding table.
         length: tokens of a text, padding included.
         end_id: of the token whose row is read; None where it is the highest one of the text.
-        activation: one of ``config.ACTIVATIONS``.
+        activation: one of ``tower.ACTIVATIONS``.
         norm_eps: epsilon of the layer norms.
     """
 
@@ -72,14 +72,14 @@ def read_clip_config(folder: Path) -> ClipConfig:
         MissingExtra: transformers is not installed.
     """
     path = folder / "config.json"
-    raw = _read_json(path)
+    raw = read_json(path)
     kind = raw.get("model_type")
     if kind != "clip":
         raise UnsupportedModel(
             f"{path}: model_type = {kind!r} is no CLIP model; give one with both towers, such as "
             "openai/clip-vit-large-patch14-336"
         )
-    filled = _with_defaults(path, raw)
+    filled = with_defaults(path, raw, "CLIPConfig")
     try:
         vision = filled["vision_config"]
         return ClipConfig(
@@ -93,11 +93,6 @@ def read_clip_config(folder: Path) -> ClipConfig:
 
 
 def _text(path: Path, text: Mapping[str, Any]) -> ClipTextConfig:
-    if text["hidden_act"] not in ACTIVATIONS:
-        raise UnsupportedModel(
-            f"{path}: text_config.hidden_act = {text['hidden_act']!r} is not supported; "
-            f"expected {' or '.join(ACTIVATIONS)}"
-        )
     if text["hidden_size"] % text["num_attention_heads"]:
         raise CheckpointError(
             f"{path}: text hidden_size {text['hidden_size']} does not divide into {text['num_attention_heads']} heads"
@@ -113,36 +108,6 @@ def _text(path: Path, text: Mapping[str, Any]) -> ClipTextConfig:
         vocab=text["vocab_size"],
         length=text["max_position_embeddings"],
         end_id=None if end == _LEGACY_END else end,
-        activation=text["hidden_act"],
+        activation=one_of(path, "text_config.hidden_act", text["hidden_act"], ACTIVATIONS),
         norm_eps=text["layer_norm_eps"],
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(raw).__name__}")
-    return raw
-
-
-def _with_defaults(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with transformers' defaults filled in, as plain values; ``auto_map`` has no say."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("transformers", "export", "reading a checkpoint") from error
-    try:
-        config: Any = transformers.CLIPConfig.from_dict(raw)
-        return {
-            **config.to_dict(),
-            "vision_config": config.vision_config.to_dict(),
-            "text_config": config.text_config.to_dict(),
-        }
-    except Exception as error:  # validation errors of transformers have no common class over its versions
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not describe a CLIP model: {reason}") from error

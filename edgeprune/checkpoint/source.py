@@ -44,7 +44,7 @@ class Source:
 
 
 def resolve(
-    model: str, revision: str | None = None, *, quiet: bool = False, kind: str = "LlavaForConditionalGeneration"
+    model: str, revision: str | None = None, *, quiet: bool = False, kind: str = "AutoModelForImageTextToText"
 ) -> Source:
     """Finds a checkpoint, downloading it where it is a hub id that is not in the cache yet.
 

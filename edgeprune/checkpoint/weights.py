@@ -1,13 +1,18 @@
-"""The tensors of a LLaVA checkpoint under one spelling, whichever of its spellings the files use.
+"""The tensors of a checkpoint under one spelling, whichever of its spellings the files use.
 
 Opens every header up front, so that a missing or cut shard is found before any work is done; reads tensors
 one by one and keeps none. Knows the names, not the architecture: what a model needs, the caller says.
 
     file (transformers 4)                    file (transformers 5)                 here
     language_model.model.layers.0...         model.language_model.layers.0...      decoder.layers.0...
+    model.layers.0... (Qwen2.5-VL)           model.language_model.layers.0...      decoder.layers.0...
     language_model.lm_head.weight            lm_head.weight                        lm_head.weight
     vision_tower.vision_model.encoder...     model.vision_tower.encoder...         vision.encoder...
+    visual.blocks.0... (Qwen2.5-VL)          model.visual.blocks.0...              vision.blocks.0...
+    image_tower.vision_model.encoder...      model.image_tower.encoder...          image_tower.encoder...
+    video_tower.vision_model.encoder...      model.video_tower.encoder...          video_tower.encoder...
     multi_modal_projector.linear_1...        model.multi_modal_projector...        projector.linear_1...
+    image_newline                            model.image_newline                   image_newline
 """
 
 from __future__ import annotations
@@ -32,8 +37,16 @@ _PREFIXES = (  # after a leading "model." is gone; longest first
     ("language_model.", "decoder."),
     ("vision_tower.vision_model.", "vision."),
     ("vision_tower.", "vision."),
+    ("visual.", "vision."),
+    ("image_tower.vision_model.", "image_tower."),
+    ("image_tower.", "image_tower."),
+    ("video_tower.vision_model.", "video_tower."),
+    ("video_tower.", "video_tower."),
     ("multi_modal_projector.", "projector."),
+    ("image_newline", "image_newline"),
 )
+_BARE = ("model.embed_tokens.", "model.layers.", "model.norm.")
+"""Of a decoder that a file does not set apart from the rest of the model."""
 
 
 def canonical(name: str) -> str:
@@ -42,7 +55,7 @@ def canonical(name: str) -> str:
     for prefix, replacement in _PREFIXES:
         if rest.startswith(prefix):
             return replacement + rest.removeprefix(prefix)
-    return name
+    return f"decoder.{rest}" if name.startswith(_BARE) else name
 
 
 class Weights:
@@ -70,6 +83,11 @@ class Weights:
                         f"are both {key!r}"
                     )
                 self._places[key] = (shard, name)
+
+    @property
+    def folder(self) -> Path:
+        """The checkpoint's directory."""
+        return self._folder
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -46,7 +46,11 @@ _COMPARES = {"pair", "fail_above", "as_json", "quiet"}  # all that --compare tak
     multiple=True,
     help="What eager runs in, may be repeated; default: fp32, and bf16 where the CPU has it.",
 )
-@click.option("--image", type=click.Path(path_type=Path), help="Picture to use; default: seeded noise.")
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    help="Picture, or video where BUNDLE takes one; default: seeded noise of its largest shape.",
+)
 @click.option("--text-tokens", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--new-tokens", type=click.IntRange(min=2), default=16, show_default=True)
 @click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
@@ -124,7 +128,7 @@ def command(
 ) -> None:
     """Time BUNDLE at several budgets, stage by stage, beside what this machine could do.
 
-    All variants run in turn on the same picture, prompt and threads. Prefill and decode are reported apart.
+    All variants run in turn on the same picture or video, prompt and threads. Prefill and decode are reported apart.
 
     \b
     edgeprune bench b/ --keep all,64

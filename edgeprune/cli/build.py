@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +20,25 @@ if TYPE_CHECKING:
     from edgeprune.bundle.build import Bounds, Build
     from edgeprune.bundle.store import Bundle
     from edgeprune.engines.examine import Examination, Request
-    from edgeprune.recipes.target import Target
+    from edgeprune.recipes.target import Shapes, Target
+
+
+FC = TypeVar("FC", bound=Callable[..., Any])
+
+
+def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """N, or LEAST,USUAL,MOST."""
+    words = (text or "").split(",")
+    if text is not None and not (
+        len(words) in (1, 3) and all(re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*", word, re.ASCII) for word in words)
+    ):
+        raise click.BadParameter(f"{text!r} is no range; expected N or LEAST,USUAL,MOST, whole numbers from 1 on")
+    return tuple(map(int, words)) if text is not None else None
+
+
+def _range(name: str, what: str) -> Callable[[FC], FC]:
+    """An option for a range of the engines."""
+    return click.option(name, metavar="N", callback=_numbers, help=what)
 
 
 @click.command(name="build")
@@ -27,6 +47,11 @@ if TYPE_CHECKING:
     "--target", "target_name", required=True, metavar="NAME[@STACK]", help="Device; see `edgeprune list targets`."
 )
 @click.option("--precision", type=click.Choice(["fp16", "fp32"]), help="Default: the target's.")
+@_range("--batch", "Prompts at once.")
+@_range("--runs", "Runs of the encoder for a prompt: tiles of its pictures.")
+@_range("--text", "Text tokens of a prompt.")
+@_range("--kept", "Visual tokens of a prompt, before and after pruning.")
+@click.option("--context", type=click.IntRange(min=3), help="Rows that a cache may hold.")
 @click.option("--dry-run", is_flag=True, help="Show profiles, lint and memory; build nothing.")
 @click.option("--print-trtexec", is_flag=True, help="Print the trtexec line of every graph; build nothing.")
 @SKIP_HASHES
@@ -36,6 +61,11 @@ def command(
     bundle: Path,
     target_name: str,
     precision: str | None,
+    batch: tuple[int, ...] | None,
+    runs: tuple[int, ...] | None,
+    text: tuple[int, ...] | None,
+    kept: tuple[int, ...] | None,
+    context: int | None,
     dry_run: bool,
     print_trtexec: bool,
     skip_hashes: bool,
@@ -46,9 +76,13 @@ def command(
 
     Plans lie in BUNDLE/engines/NAME@STACK. A plan that is there and still right is not built again. TensorRT builds
     on the device itself; TensorRT-RTX builds on any machine.
+
+    --batch, --runs, --text, --kept and --context widen or narrow the target's ranges, which `edgeprune list targets
+    NAME` shows: N is the most there may be, LEAST,USUAL,MOST all three.
     """
     from edgeprune.bundle.store import open_bundle
     from edgeprune.engines.examine import Request
+    from edgeprune.engines.profile import fit_shapes, widen_shapes
     from edgeprune.recipes import target as targets
 
     # Unwinds like an exception, so that no half-written file stays.
@@ -59,23 +93,41 @@ def command(
         target.stack(stack_name)  # a typing error is told before gigabytes are hashed
     opened = open_bundle(bundle, not skip_hashes)
     asked = precision or target.precision
+    ranges = {"batch": batch, "runs": runs, "text": text, "kept": kept, "context": context and (context,)}
+    fitted = fit_shapes(target.shapes, opened.manifest)
+    shapes = widen_shapes(fitted, opened.manifest, {name: asked for name, asked in ranges.items() if asked})
+    if opened.manifest.image.kind == "tiles" and shapes.runs.most < opened.manifest.image.most_runs:
+        most = opened.manifest.image.most_runs
+        click.echo(
+            f"edgeprune: plans for {shapes.runs.most} encoder runs refuse pictures that take more; the largest take "
+            f"{most}: --runs {most}",
+            err=True,
+        )
     if dry_run or print_trtexec:
         from edgeprune.engines.choose import stack_here
 
-        request = Request(target, stack_here(target, stack_name), asked)
+        request = Request(target, stack_here(target, stack_name), asked, shapes)
         _show(opened, request, dry_run, print_trtexec, as_json, quiet)
         return
-    _build(opened, target, stack_name, asked, quiet, as_json)
+    _build(opened, target, stack_name, asked, shapes, quiet, as_json)
 
 
-def _build(bundle: Bundle, target: Target, stack_name: str | None, precision: str, quiet: bool, as_json: bool) -> None:
+def _build(
+    bundle: Bundle,
+    target: Target,
+    stack_name: str | None,
+    precision: str,
+    shapes: Shapes,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     from edgeprune.engines.build import build_bundle
     from edgeprune.engines.choose import available_bytes, choose
     from edgeprune.engines.examine import Request
 
     start = perf_counter()
     choice = choose(target, stack_name)
-    request = Request(target, choice.stack, precision)
+    request = Request(target, choice.stack, precision, shapes)
     bars = BuildBars(quiet)
     try:
         built = build_bundle(bundle, request, choice, available_bytes(), bars, bars.tell)

@@ -146,8 +146,7 @@ def _eager(checkpoint: Path) -> Any:
     def ask(image: Image.Image, question: str) -> tuple[str, float]:
         start = perf_counter()
         batch = model.preprocess([image], question)
-        visual = model.project(model.vision(batch["pixel_values"]))
-        logits, cache = model.prefill(model.embed(batch["input_ids"], visual))
+        logits, cache = model.prefill(model.embed(batch["input_ids"], model.see(batch).rows))
         ids = [int(logits.argmax())]
         ttft_ms = (perf_counter() - start) * 1e3
         while ids[-1] not in ends and len(ids) < _LONGEST_ANSWER:

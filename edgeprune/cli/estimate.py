@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,16 @@ BUDGET = ("33.3%",)
 )
 @click.option("--target", help="A device of `edgeprune list targets`, a file of one, or here; default: every device.")
 @click.option("--dtype", help="fp32, fp16, int8, int4, fp8 or nvfp4; default: the model's own, else fp16.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    help="Of the encoder: tiles or frames; their rows alone are counted, newline rows only by --tokens.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="Visual tokens without pruning, newline rows among them; default: the model's usual.",
+)
 @click.option("--text-tokens", type=click.IntRange(min=1), default=60, show_default=True, help="Of the prompt.")
 @click.option("--new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Of the answer.")
 @click.option(
@@ -50,6 +61,8 @@ def command(
     keep: str | None,
     target: str | None,
     dtype: str | None,
+    runs: int | None,
+    tokens: int | None,
     text_tokens: int,
     new_tokens: int,
     context: int | None,
@@ -67,6 +80,7 @@ def command(
     edgeprune estimate llava-1.5-7b --method visiondrop --keep 64 --target orin-agx-64gb
     edgeprune estimate llava-1.5-7b --method visiondrop --keep all,192,64 --target orin-nano-8gb --dtype int4
     edgeprune estimate llava-1.5-7b --method visiondrop --keep 64        every device
+    edgeprune estimate llava-v1.6-vicuna-7b --method visiondrop --keep 320 --tokens 2880    without newline rows
     edgeprune estimate --calibrate                                      measure this machine
     edgeprune estimate demo --method visiondrop --target here           and use that
     """
@@ -79,6 +93,7 @@ def command(
     backend, threads = f"onnxruntime-{provider or 'cpu'}", threads or _cores()
     if model is None:
         given = {"--method": method, "--keep": keep, "--target": target, "--context": context}
+        given |= {"--runs": runs, "--tokens": tokens}
         typed = {"--text-tokens": _typed("text_tokens"), "--new-tokens": _typed("new_tokens")}
         _check_options(given | typed, False, "a MODEL, such as llava-1.5-7b")
         if not calibrate:
@@ -87,7 +102,7 @@ def command(
         return
     if calibrate and not here:
         raise UsageError(f"--calibrate measures this machine, and --target {target} is another: --target {HERE}")
-    found = find_model(model)
+    found = find_model(model).with_input(runs, tokens)
     held = precision(dtype or _usual_dtype(found, here and provider != "cuda"))
     if calibrate:
         _calibrate(backend, threads, held.name, quiet, as_json=None)
@@ -129,12 +144,17 @@ def _typed(name: str) -> object:
 
 def _grid(found: Found, held: Precision, text: int, method: str | None, keep: str | None, one: bool) -> Grid:
     """What is asked of every machine; of ``one`` more budgets than of many."""
-    from edgeprune.estimate.grid import make_grid
+    from edgeprune.estimate.grid import make_grid, obstacle
 
-    methods = _methods(found, method)
+    methods, left_out = _methods(found, method), []
+    if method == "all":
+        reasons = {name: obstacle(found, name) for name in methods}
+        methods = tuple(name for name, reason in reasons.items() if reason is None)
+        left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason is not None]
     usual = (BUDGETS if one else BUDGET) if methods else ("all",)
     keeps = [word.strip() for word in keep.split(",")] if keep is not None else usual
-    return make_grid(found, held, text, methods, keeps)
+    grid = make_grid(found, held, text, methods, keeps)
+    return replace(grid, left_out=(*left_out, *grid.left_out))
 
 
 def _methods(found: Found, words: str | None) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ def command(
     samples = questions.demo_samples(count or _SCENES) if data is None else questions.read_samples(data)[:count]
     with open_vlm(bundle, threads, not skip_hashes) as vlm:
         facts = vlm.manifest
-        runs, left_out = evaluation.plan_runs(vlm, _words(method), _words(keep))
+        sizes = evaluation.sizes_of(vlm, samples)
+        runs, left_out = evaluation.plan_runs(vlm, _words(method), _words(keep), samples, sizes)
         evaluation.check_questions(vlm, samples)
         if data is None and facts.model.id != DEMO_ID:
             click.echo(f"the questions were made for the demo model, not for {facts.model.id}: see --data", err=True)
@@ -79,7 +80,8 @@ def command(
         rows: list[Accuracy] = []
         try:
             with _Bar(len(samples) * len(runs), quiet) as bar:
-                for row in evaluation.evaluate(vlm, samples, runs, max_new_tokens, seed, bar.begin, bar.advance):
+                told = bar.begin, bar.advance
+                for row in evaluation.evaluate(vlm, samples, runs, max_new_tokens, seed, sizes, *told):
                     rows.append(row)
         except (KeyboardInterrupt, EdgePruneError):
             if rows:  # what is finished stays true
@@ -96,7 +98,7 @@ def command(
         images=len({sample.index for sample in samples}),
         seed=seed,
         max_new_tokens=max_new_tokens,
-        tokens=facts.vision.tokens,
+        tokens=facts.most_tokens,
         keeps=tuple(_words(keep) or evaluation.KEEPS),
         rows=tuple(rows),
         left_out=left_out,

@@ -16,6 +16,7 @@ from edgeprune.cli.options import QUIET, find_clip, find_model, find_origin, fin
 
 if TYPE_CHECKING:
     from edgeprune.bundle.manifest import Dialect, Dtype
+    from edgeprune.bundle.prompt import Medium
     from edgeprune.checkpoint.source import Source
 
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     help="base (default): opset 18, runs everywhere; fused: opset 23 with Attention, for ONNX Runtime and "
     "TensorRT >= 10.15.",
 )
+@click.option(
+    "--input",
+    "medium",
+    type=click.Choice(["image", "video"]),
+    help="What the bundle is asked about; default: the recipe's, else video for Video-LLaVA and image for the others.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @QUIET
@@ -46,6 +53,7 @@ def command(
     clip: str | None,
     dtype: Dtype | None,
     dialect: Dialect | None,
+    medium: Medium | None,
     revision: str | None,
     force: bool,
     quiet: bool,
@@ -65,6 +73,7 @@ def command(
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if add_method is not None:
         given = {"--method": method, "-o": output, "--dtype": dtype, "--dialect": dialect, "--revision": revision}
+        given |= {"--input": medium}
         useless = [name for name, value in {**given, "--force": force or None}.items() if value is not None]
         if useless:
             raise UsageError(f"{useless[0]} has no effect with --add-method, which changes the bundle {model} in place")
@@ -75,7 +84,7 @@ def command(
     if method is None or output is None:
         missing = "--method" if method is None else "-o"
         raise UsageError(f"{missing} is missing: edgeprune export {model} --method visiondrop -o bundle/")
-    _export(model, method, output, clip, dtype, dialect or "base", revision, force, quiet, as_json)
+    _export(model, method, output, clip, dtype, dialect or "base", medium, revision, force, quiet, as_json)
 
 
 def _export(
@@ -85,23 +94,28 @@ def _export(
     clip: str | None,
     dtype: Dtype | None,
     dialect: Dialect,
+    medium: Medium | None,
     revision: str | None,
     force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     from edgeprune.bundle.store import check_destination
+    from edgeprune.checkpoint.architecture import MEDIA
     from edgeprune.export.bundle import Request, export_bundle
+    from edgeprune.families.family import family_of
 
     check_destination(output, force)
     start = perf_counter()
     source, recipe = find_model(model, revision, quiet)
     clip_source = None if clip is None else find_clip(clip, quiet)
-    family = recipe.family if recipe else "llava"
+    family = recipe.family if recipe else family_of(source.path)
+    medium = medium or MEDIA[family][0]
     request = Request(
         source=source,
-        methods=_all(family, source.path, clip_source) if method == "all" else _names(method),
+        methods=_all(family, source, medium, clip_source) if method == "all" else _names(method),
         family=family,
+        medium=medium,
         dtype=dtype or (recipe.dtype if recipe else None) or "fp32",
         dialect=dialect,
         clip=clip_source,
@@ -130,7 +144,8 @@ def _export(
     elif not quiet:
         click.echo(f"{output}: {len(bars.graphs)} graphs, {total / 1e6:,.1f} MB, {seconds:.0f} s")
         chosen = f" --method {request.methods[0]}" if len(request.methods) > 1 else ""
-        click.echo(f'next: edgeprune run {output} IMAGE "QUESTION"{chosen} --keep 64')
+        shown = "CLIP" if medium == "video" else "IMAGE"
+        click.echo(f'next: edgeprune run {output} {shown} "QUESTION"{chosen} --keep 64')
 
 
 def _add(folder: Path, names: list[str], origin: str | None, clip: str | None, quiet: bool, as_json: bool) -> None:
@@ -159,7 +174,7 @@ def _names(words: str) -> list[str]:
     return [name.strip() for name in words.split(",")]
 
 
-def _all(family: str, checkpoint: Path, clip_source: Source | None) -> list[str]:
+def _all(family: str, source: Source, medium: Medium, clip_source: Source | None) -> list[str]:
     """Every method that the checkpoint can carry; the others are told, with the reason."""
     from edgeprune import catalog
     from edgeprune.export.bundle import obstacle
@@ -167,11 +182,11 @@ def _all(family: str, checkpoint: Path, clip_source: Source | None) -> list[str]
     from edgeprune.families.family import open_family
     from edgeprune.methods import method as methods
 
-    model = open_family(family, checkpoint)
+    model = open_family(family, source, medium)
     clip = None if clip_source is None else open_clip(clip_source)
     found = []
     for name in catalog.names(variants=False):
-        reason = obstacle(methods.load(name), model, clip)
+        reason = obstacle(methods.load(name), model, family, clip)
         if reason is None:
             found.append(name)
         else:

@@ -37,5 +37,8 @@ def _budgets(manifest: Manifest) -> str:
     """What ``--keep`` may be, per method."""
     from edgeprune.budget.schedule import reach, site_of
 
-    spans = (f"{m.name} {'..'.join(map(str, reach(m.name, site_of(manifest, m))))}" for m in manifest.methods)
-    return f"--keep, of {manifest.vision.tokens}: {', '.join(spans)}, or all"
+    tokens, runs = manifest.most_tokens, manifest.image.most_runs
+    sites = {method.name: site_of(manifest, method, tokens, runs) for method in manifest.methods}
+    spans = (f"{name} {'..'.join(map(str, reach(name, site)))}" for name, site in sites.items())
+    up_to = "up to " if manifest.image.kind in ("tiles", "native") else ""
+    return f"--keep, of {up_to}{tokens}: {', '.join(spans)}, or all"

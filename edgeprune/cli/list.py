@@ -15,10 +15,20 @@ from edgeprune.cli.options import json_option
 if TYPE_CHECKING:
     from edgeprune.budget.schedule import Schedule
     from edgeprune.catalog import Card
+    from edgeprune.estimate.survey import Size
     from edgeprune.recipes.model import ModelRecipe
     from edgeprune.recipes.target import Target
 
 TOKENS, LAYERS = 576, 32  # of LLaVA-1.5-7B, for which the papers state their budgets
+_ELSEWHERE = {
+    "tiles": "on tiles",
+    "frames": "on video",
+    "native": "any size",
+    "blended": "pooled",
+    "bare": "no class",
+    "merged": "merged",
+}
+"""Labels of what a card says of models that are put together otherwise."""
 _Field = tuple[str, Iterable[str]]
 _LABEL = 11  # columns of a card's left margin
 _POSITIONS = {
@@ -30,18 +40,25 @@ _POSITIONS = {
 @click.command(name="list")
 @click.argument("kind", type=click.Choice(["methods", "models", "targets"]), required=False)
 @click.argument("name", required=False)
+@click.option(
+    "--for", "model", metavar="MODEL", help="Which methods a recipe, checkpoint or bundle can carry, and why not."
+)
 @json_option("what is listed")
-def command(kind: str | None, name: str | None, as_json: bool) -> None:
+def command(kind: str | None, name: str | None, model: str | None, as_json: bool) -> None:
     """List the methods, models or targets that are known by name; with a NAME, all that is known about one.
 
     \b
     edgeprune list methods                  one line each
     edgeprune list methods fastv            the card of a method: stages, needs, budgets, what is published
+    edgeprune list methods --for qwen2.5-vl-3b
     edgeprune list models llava-1.5-7b      a recipe for `edgeprune export`
     edgeprune list targets orin-agx-64gb    a device for `edgeprune build --target`
     """
-    shown = {None: _everything, "methods": _methods, "models": _models, "targets": _targets}[kind]
-    value, text = shown(name)
+    if model is not None:
+        value, text = _matrix(model, kind, name)
+    else:
+        shown = {None: _everything, "methods": _methods, "models": _models, "targets": _targets}[kind]
+        value, text = shown(name)
     if as_json:
         import json
 
@@ -69,6 +86,32 @@ def _methods(name: str | None) -> tuple[object, str]:
         return _method_facts(card), _method_card(card)
     cards = [catalog.card(known) for known in catalog.names()]
     return [_method_facts(card) for card in cards], _lines((card.name, card.summary) for card in cards)
+
+
+def _matrix(model: str, kind: str | None, name: str | None) -> tuple[object, str]:
+    """Every method, or one, against a model."""
+    from dataclasses import asdict
+
+    from edgeprune import catalog
+    from edgeprune.errors import UsageError
+    from edgeprune.estimate.find import find_model
+    from edgeprune.estimate.survey import carried
+
+    if kind != "methods":
+        raise UsageError(f"--for {model} has no effect without methods: edgeprune list methods --for {model}")
+    found = find_model(model)
+    names = catalog.names() if name is None else (catalog.card(name).name,)
+    rows = [carried(found, known) for known in names]
+    entries = [entry.name for entry in found.manifest.methods] if found.manifest else []
+    facts = [asdict(row) | ({"exported": row.method in entries} if found.manifest else {}) for row in rows]
+    width = max(len(row.carried) for row in rows)
+    lines = []
+    for row in rows:
+        has = " (in the bundle)" if row.method in entries else ""
+        span = f"{row.reach[0]}..{row.reach[1]} of {found.shape.tokens} visual tokens" if row.reach else ""
+        told = "; ".join(filter(None, [f"{span}{has}", row.why]))
+        lines.append((row.method, f"{row.carried:<{width}}  {told}"))
+    return {"model": found.shape.name, "methods": facts}, _lines(lines)
 
 
 def _method_facts(card: Card) -> dict[str, Any]:
@@ -104,6 +147,7 @@ def _method_card(card: Card) -> str:
         ("positions", [_POSITIONS[card.positions] if cuts else "numbered from 0: no cut lies inside the decoder"]),
         ("reach", [f"{low}..{high} of {TOKENS} visual tokens on average over {LAYERS} decoder layers, or all"]),
         ("budgets", budgets or ["any number within reach; no paper has a label for one"]),
+        *((label, [card.elsewhere[key]] if key in card.elsewhere else []) for key, label in _ELSEWHERE.items()),
         ("published", card.published),
         ("ours", card.ours),
         ("paper", [card.paper]),
@@ -123,7 +167,11 @@ def _schedules(card: Card) -> list[Schedule]:
     from edgeprune.budget.schedule import Site, make_schedule
 
     return [
-        make_schedule(card.name, f"paper:{budget.label}", Site(budget.tokens, card.places, LAYERS))
+        make_schedule(
+            card.name,
+            f"paper:{budget.label}",
+            Site(budget.tokens, card.places, LAYERS, budget.runs, medium=budget.medium),
+        )
         for budget in card.budgets
     ]
 
@@ -131,14 +179,24 @@ def _schedules(card: Card) -> list[Schedule]:
 def _models(name: str | None) -> tuple[object, str]:
     from dataclasses import asdict
 
+    from edgeprune.estimate.survey import size_of
     from edgeprune.recipes import model as recipes
 
+    words = recipes.names() if name is None else (name,)
+    known = {word: recipes.load(word) for word in words}
+    sizes = {word: size_of(word, recipe) for word, recipe in known.items()}
+    facts = [asdict(known[word]) | {"size": asdict(size) if size else None} for word, size in sizes.items()]
     if name is not None:
-        recipe = recipes.load(name)
-        return asdict(recipe), _model_card(recipe)
-    found = [recipes.load(known) for known in recipes.names()]
-    lines = _lines((recipe.name, f"{_source(recipe)} (dtype {recipe.dtype or 'fp32'})") for recipe in found)
-    return [asdict(recipe) for recipe in found], lines
+        return facts[0], _model_card(known[name], sizes[name])
+    return facts, _lines((word, f"{_source(known[word])}: {'; '.join(_told(size))}") for word, size in sizes.items())
+
+
+def _told(size: Size | None) -> list[str]:
+    if size is None:
+        return ["its sizes are in its config.json"]
+    weights = ", ".join(f"{need.dtype} {need.weights / 1e9:.3g}" for need in size.needs)
+    fits = ", ".join(f"{need.dtype} {need.fits or 'nowhere'}" for need in size.needs)
+    return [f"{size.tokens:,} visual tokens", f"weights in GB: {weights}", f"smallest target that it fits: {fits}"]
 
 
 def _source(recipe: ModelRecipe) -> str:
@@ -147,10 +205,11 @@ def _source(recipe: ModelRecipe) -> str:
     return "ships with edgeprune" if recipe.model == DEMO else recipe.model
 
 
-def _model_card(recipe: ModelRecipe) -> str:
+def _model_card(recipe: ModelRecipe, size: Size | None) -> str:
     fields: list[_Field] = [
         ("model", [_source(recipe)]),
         ("revision", [recipe.revision] if recipe.revision else []),
+        ("size", _told(size)),
         ("family", [recipe.family]),
         ("dtype", [recipe.dtype or "fp32, unless export is told otherwise"]),
         ("notes", [recipe.notes] if recipe.notes else []),
@@ -181,7 +240,12 @@ def _target_card(target: Target) -> str:
         "portable": "portable: several GPUs",
     }
     shapes = target.shapes
-    ranges = [("pictures at once", shapes.batch), ("text tokens", shapes.text), ("visual rows", shapes.kept)]
+    ranges = [
+        ("prompts at once", shapes.batch),
+        ("encoder runs of one", shapes.runs),
+        ("text tokens", shapes.text),
+        ("visual rows", shapes.kept),
+    ]
     fields: list[_Field] = [
         ("kind", [kinds[target.kind]]),
         ("compute", [f"capability {', '.join(target.capabilities)}"]),

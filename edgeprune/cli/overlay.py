@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from edgeprune.runtime.vlm import VLM
 
 
-def overlay_paths(overlay: Path, images: Sequence[str | Path], bundle: Path, option: str = "--overlay") -> list[Path]:
-    """One path per image, numbered where there are several.
+def overlay_paths(
+    overlay: Path, images: Sequence[str | Path], bundle: Path, option: str = "--overlay", together: bool = False
+) -> list[Path]:
+    """One path per prompt, numbered where there are several.
 
     Args:
         overlay: what was given.
         images: paths of the pictures asked about.
         bundle: its folder.
         option: what it was given to, for messages.
+        together: whether all pictures are in one prompt, instead of one in each.
 
     Raises:
         UsageError: no picture format has that ending, or a path is one of the images or lies in the bundle.
@@ -39,8 +42,8 @@ def overlay_paths(overlay: Path, images: Sequence[str | Path], bundle: Path, opt
         raise OutputError(f"{option} {overlay}: there is no folder {overlay.parent}")
     if not os.access(overlay.parent, os.W_OK):
         raise OutputError(f"{option} {overlay}: {overlay.parent} cannot be written")
-    many = len(images) > 1
-    paths = [overlay.with_stem(f"{overlay.stem}-{i + 1}") if many else overlay for i in range(len(images))]
+    count = 1 if together else len(images)
+    paths = [overlay.with_stem(f"{overlay.stem}-{i + 1}") if count > 1 else overlay for i in range(count)]
     taken = {Path(image).resolve() for image in images}
     for path in paths:
         if path.resolve() in taken or path.resolve().is_relative_to(bundle.resolve()):
@@ -57,18 +60,19 @@ def stage_label(stage: StageReport) -> str:
     return spell_place(cast("Place | int", stage.cut))
 
 
-def write_overlay(vlm: VLM, target: Path, path: str | Path, answer: Answer) -> None:
-    """Paint what each stage kept over the picture at ``path``.
+def write_overlay(vlm: VLM, target: Path, paths: str | Path | Sequence[str | Path], answer: Answer) -> None:
+    """Paint what each stage kept over the picture, or all the pictures of the prompt, or the frames of its video.
 
     Raises:
         OutputError: the target cannot be written.
     """
     from edgeprune.runtime.overlay import OverlayStage, draw_overlay
-    from edgeprune.runtime.preprocess import load_image
+    from edgeprune.runtime.sheet import make_sheet
 
     facts = vlm.manifest
+    sheet = make_sheet([paths] if isinstance(paths, str | Path) else paths, facts.image, facts.vision)
     stages = [OverlayStage(stage_label(stage), stage.kept, stage.merged) for stage in answer.stages]
-    save_picture(draw_overlay(load_image(path), facts.image, facts.vision.grid, stages), target)
+    save_picture(draw_overlay(sheet, stages), target)
 
 
 def save_picture(picture: Image.Image, target: Path) -> None:

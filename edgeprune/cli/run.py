@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,17 @@ from edgeprune.cli.options import (
 from edgeprune.cli.overlay import overlay_paths, write_overlay
 
 if TYPE_CHECKING:
+    from edgeprune.bundle.manifest import Manifest
     from edgeprune.runtime.answer import Answer
     from edgeprune.runtime.backends import BackendName
     from edgeprune.runtime.ort import Provider
-    from edgeprune.runtime.sampling import Sampling
-    from edgeprune.runtime.vlm import VLM
+    from edgeprune.runtime.vlm import Stream
 
 
 @click.command(name="run")
 @BUNDLE
-@click.argument("words", nargs=-1, required=True, metavar="IMAGE... QUESTION")
+@click.argument("words", nargs=-1, required=True, metavar="IMAGE_OR_CLIP... QUESTION")
+@click.option("--together", is_flag=True, help="Put all pictures into one prompt; default: ask about each by itself.")
 @click.option(
     "--keep",
     default="all",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 def command(
     bundle: Path,
     words: tuple[str, ...],
+    together: bool,
     keep: str,
     ttft_budget: str | None,
     method: str | None,
@@ -77,11 +80,15 @@ def command(
     skip_hashes: bool,
     as_json: bool,
 ) -> None:
-    """Ask QUESTION about one IMAGE, or about each of several in one batch."""
+    """Ask QUESTION about one IMAGE, or about each of several in one batch.
+
+    With --together, or where QUESTION says <image> more than once, all pictures are in one prompt, in the places it
+    names or else before it. A bundle for video takes a clip instead, or a folder of frames.
+    """
+    from edgeprune.bundle.store import open_bundle
     from edgeprune.errors import UsageError
     from edgeprune.runtime.auto import check_words, is_auto
     from edgeprune.runtime.backends import BackendChoice
-    from edgeprune.runtime.preprocess import load_image
     from edgeprune.runtime.sampling import Sampling
     from edgeprune.runtime.vlm import open_vlm
 
@@ -94,42 +101,66 @@ def command(
     check_words(keep, budget_ms)
     sampling = Sampling(temperature, top_p, top_k, seed)
     choice = BackendChoice(backend, provider, target, trust_plans, threads)
-    places = overlay_paths(overlay, paths, bundle) if overlay else []
-    for path in paths:
-        load_image(path)  # a picture that cannot be used is told before gigabytes are loaded
+    together = together or question.count("<image>") > 1
+    prompts = [paths] if together else [[path] for path in paths]
+    places = overlay_paths(overlay, paths, bundle, together=together) if overlay else []
+    # What cannot be used is told before gigabytes are loaded.
+    batches = _batches(prompts, open_bundle(bundle, check_hashes=False).manifest)
     with open_vlm(bundle, None, not skip_hashes, choice) as vlm:
-        unpruned = not is_auto(keep) and vlm.plan(keep, method)[1] is None
+        plans = [vlm.plan(keep, method, batch.tokens, batch.runs)[1] for batch in batches if not is_auto(keep)]
+        unpruned = None in plans
         if overlay is not None and unpruned:
             raise UsageError("--overlay shows what pruning kept: give --keep below all")
         if method is not None and unpruned:
             raise UsageError(f"--method {method} has no effect at --keep all: give --keep below all")
-        if len(paths) == 1 and not as_json:
-            answers = [_stream(vlm, question, paths[0], keep, method, max_new_tokens, sampling, seed or 0, budget_ms)]
+        asked = (keep, method, max_new_tokens, sampling, seed or 0, budget_ms)
+        if len(prompts) == 1:
+            answers = [_read(vlm.stream(question, paths, *asked), as_json)]
         else:
-            answers = vlm.generate_batch(question, paths, keep, method, max_new_tokens, sampling, seed or 0, budget_ms)
-        for place, path, answer in zip(places, paths, answers, strict=False):
+            answers = [answer for batch in batches for answer in vlm.generate_batch(question, batch.paths, *asked)]
+        for place, own, answer in zip(places, prompts, answers, strict=False):
             if answer.stages:
-                write_overlay(vlm, place, path, answer)
-            else:
+                write_overlay(vlm, place, own, answer)
+            else:  # "auto" found room for all
                 click.echo(f"edgeprune: no {place}: all tokens fit {ttft_budget}, nothing was pruned", err=True)
         _print(answers, paths, as_json)
 
 
-def _stream(
-    vlm: VLM,
-    question: str,
-    path: str,
-    keep: str,
-    method: str | None,
-    limit: int,
-    sampling: Sampling,
-    seed: int,
-    budget_ms: float | None,
-) -> Answer:
-    stream = vlm.stream(question, [path], keep, method, limit, sampling, seed, budget_ms)
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures, or videos, that run together: of one prompt, or one of each of several prompts."""
+
+    paths: list[str]
+    tokens: int
+    runs: int
+
+
+def _batches(prompts: list[list[str]], facts: Manifest) -> list[_Batch]:
+    """All prompts at once where their pictures have the same geometry, else one after the other.
+
+    Raises:
+        ImageError: a picture cannot be used.
+    """
+    from edgeprune.errors import ImageError
+    from edgeprune.runtime.request import Pictures
+
+    def batch(own: list[list[str]]) -> _Batch:
+        pictures = Pictures(own, facts)
+        return _Batch([path for paths in own for path in paths], pictures.tokens, pictures.pixels.runs)
+
+    try:
+        return [batch(prompts)]
+    except ImageError:
+        return [batch([own]) for own in prompts]
+
+
+def _read(stream: Stream, as_json: bool) -> Answer:
+    """Read an answer to its end, aloud where it is not wanted as JSON."""
     for piece in stream:
-        click.echo(piece, nl=False)
-    click.echo()
+        if not as_json:
+            click.echo(piece, nl=False)
+    if not as_json:
+        click.echo()
     return stream.answer
 
 

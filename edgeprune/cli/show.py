@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from edgeprune.runtime.answer import Answer
+    from edgeprune.runtime.sheet import Sheet
     from edgeprune.runtime.vlm import VLM
     from edgeprune.show.metrics import Measures
 
 _EPILOG = """
-What the columns say, of the last stage where nothing else is said; the class row is no patch, a merged row counts
-as its reference patch:
+What the columns say, of the last stage where nothing else is said; class rows and ends of lines are no patches, a
+merged row counts as its reference patch:
 
 \b
-tokens     visual rows out of every stage, class row and merged rows included
+tokens     visual rows out of every stage, class rows and merged rows included
 gap        spatial coverage: side, in patches, of the largest square without any
-           kept patch, after the first and after the last stage
+           kept patch, after the first and after the last stage; of tiles, across
+           all of them or in the overview, of a video, in one frame
 diversity  1 minus the mean cosine between pairs of kept patches' encoder
            features: 0 where all are alike; compare with that of all patches
 centre     mean row of the kept patches, 0 at the top and 1 at the bottom: 0.5 for
@@ -101,36 +103,46 @@ def command(
     \b
     edgeprune show b/ photo.jpg "What is on the table?" --keep 64 -o kept.png
     """
+    from edgeprune.bundle.store import open_bundle
     from edgeprune.cli.extras import require_show
-    from edgeprune.runtime.preprocess import load_image
+    from edgeprune.runtime.request import Pictures
+    from edgeprune.runtime.sheet import make_sheet
     from edgeprune.runtime.vlm import open_vlm
 
     if output is not None:
         require_show()
         overlay_paths(output, [image], bundle, "-o")
-    picture = load_image(image)  # one that cannot be used is told before gigabytes are loaded
+    facts = open_bundle(bundle, check_hashes=False).manifest
+    sheet = make_sheet([image], facts.image, facts.vision)  # what cannot be used is told before gigabytes are loaded
+    pictures = Pictures([[image]], facts)
     with open_vlm(bundle, threads, not skip_hashes) as vlm:
-        chosen, left_out = _choose(vlm, keep, names)
+        chosen, left_out = _choose(vlm, keep, names, (pictures.tokens, pictures.pixels.runs))
         for name, reason in left_out.items():
             click.echo(f"left out {name}: {reason}", err=True)
-        found = _compare(vlm, chosen, image, question, keep, max_new_tokens, quiet)
+        found = _compare(vlm, chosen, image, sheet, question, keep, max_new_tokens, quiet)
         if output is not None:
-            save_picture(_draw(vlm, picture, question, keep, found), output)
+            save_picture(_draw(sheet, question, keep, found), output)
         if as_json:
             asked = {"bundle": str(bundle), "image": str(image), "question": question, "keep": keep}
-            facts = {"grid": vlm.manifest.vision.grid, "left_out": left_out, "picture": output and str(output)}
-            click.echo(json.dumps({**asked, **facts, **_facts(found)}, ensure_ascii=False))
+            grids = [block.numbers.shape for block in sheet.blocks]
+            shown = {
+                "grid": facts.vision.grid,
+                "blocks": grids,
+                "left_out": left_out,
+                "picture": output and str(output),
+            }
+            click.echo(json.dumps({**asked, **shown, **_facts(found)}, ensure_ascii=False))
         else:
-            click.echo(_text(found, vlm.manifest.vision.tokens))
+            click.echo(_text(found))
             click.echo(f"\n{output}" if output else "\nthe picture: give -o kept.png")
 
 
-def _choose(vlm: VLM, keep: str, names: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The methods to show, and why others are left out.
+def _choose(vlm: VLM, keep: str, names: str | None, sizes: tuple[int, int]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The methods to show, and why others are left out; ``sizes`` are the picture's visual tokens and encoder runs.
 
     Raises:
         UsageError: nothing is pruned, a method is named twice or is not in the bundle, or a named one, or all,
-            cannot reach the budget.
+            cannot reach the budget for this very picture.
     """
     from edgeprune.errors import BudgetError, UsageError
 
@@ -140,7 +152,7 @@ def _choose(vlm: VLM, keep: str, names: str | None) -> tuple[tuple[str, ...], di
     errors: dict[str, BudgetError] = {}
     for name in chosen:
         try:
-            if vlm.plan(keep, name)[0] is None:
+            if vlm.plan(keep, name, *sizes)[0] is None:
                 raise UsageError(f"--keep {keep} prunes nothing, so there is nothing to show: give less")
         except BudgetError as error:
             if names:
@@ -157,31 +169,33 @@ def _known(vlm: VLM) -> tuple[str, ...]:
 
 
 def _compare(
-    vlm: VLM, chosen: tuple[str, ...], image: Path, question: str, keep: str, limit: int, quiet: bool
+    vlm: VLM, chosen: tuple[str, ...], image: Path, sheet: Sheet, question: str, keep: str, limit: int, quiet: bool
 ) -> _Comparison:
+    from edgeprune.runtime.layout import by_origin
     from edgeprune.show.metrics import deepest_attention, measure
 
     vlm.prompt.encode(question)  # a question that cannot be asked is told before anything runs
-    vision = vlm.manifest.vision
+    vision, blocks = vlm.manifest.vision, [block.numbers for block in sheet.blocks]
     encoded = vlm.encode(image)
     output = deepest_attention(encoded)
-    features, attention = encoded["features"][0], encoded[output][0] if output else None
+    features = by_origin(encoded["features"], vision)
+    attention = by_origin(encoded[output], vision) if output else None
     shown = []
     for name in chosen:
         if not quiet:
             click.echo(f"running {name}", err=True)
         answer = vlm.generate(question, [image], keep, name, limit)
         stages = [stage.kept for stage in answer.stages]
-        shown.append(_Shown(answer, measure(stages, vision.grid, features, attention)))
-    unpruned = measure([range(vision.tokens)], vision.grid, features, attention)
+        shown.append(_Shown(answer, measure(stages, blocks, features, attention)))
+    everything = [number for block in blocks for number in block.ravel().tolist()]
+    unpruned = measure([everything], blocks, features, attention)
     return _Comparison(tuple(shown), unpruned, output)
 
 
-def _draw(vlm: VLM, picture: Image.Image, question: str, keep: str, found: _Comparison) -> Image.Image:
+def _draw(sheet: Sheet, question: str, keep: str, found: _Comparison) -> Image.Image:
     from edgeprune.runtime.overlay import OverlayStage
     from edgeprune.show.picture import Row, draw_methods
 
-    facts = vlm.manifest
     rows = [
         Row(
             one.name,
@@ -190,8 +204,9 @@ def _draw(vlm: VLM, picture: Image.Image, question: str, keep: str, found: _Comp
         )
         for one in found.shown
     ]
-    title = f"{question}  (keep {keep} of {facts.vision.tokens} visual tokens)"
-    return draw_methods(picture, facts.image, facts.vision.grid, title, rows)
+    tokens = found.shown[0].answer.stages[0].visual_tokens_in
+    title = f"{question}  (keep {keep} of {tokens} visual tokens)"
+    return draw_methods(sheet, title, rows)
 
 
 def _facts(found: _Comparison) -> dict[str, Any]:
@@ -213,7 +228,7 @@ def _facts(found: _Comparison) -> dict[str, Any]:
     }
 
 
-def _text(found: _Comparison, tokens: int) -> str:
+def _text(found: _Comparison) -> str:
     """The tables, and every method's answer."""
     from edgeprune.bench.table import Grid
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from edgeprune.layers.attention import attend, causal_mask
 from edgeprune.layers.linear import Linear
 from edgeprune.layers.norm import RMSNorm
-from edgeprune.layers.rotary import Rotary
+from edgeprune.layers.rotary import RopeSettings, Rotary
 
 
 class LlamaSettings(Protocol):
@@ -42,6 +42,8 @@ class LlamaSettings(Protocol):
     @property
     def norm_eps(self) -> float: ...
     @property
+    def rope(self) -> RopeSettings: ...
+    @property
     def qkv_bias(self) -> bool: ...
 
 
@@ -50,7 +52,7 @@ class Rows:
     """What the new rows of a step share in all layers.
 
     Attributes:
-        position_ids: [B, S] int64.
+        position_ids: [B, S] int64, or [3, B, S] where positions have three axes.
         mask: [S, T], see ``causal_mask``.
         angles: cosines and sines of the positions, see ``Rotary.angles``.
         rotary: rotates queries and keys.
@@ -73,7 +75,7 @@ class Rows:
         """
         cos, sin = self.angles
         angles = (cos[..., -1, None, :], sin[..., -1, None, :])
-        return Rows(self.position_ids[:, -1, None], self.mask[-1, None], angles, self.rotary)
+        return Rows(self.position_ids[..., -1, None], self.mask[-1, None], angles, self.rotary)
 
 
 class Attention(nn.Module):
@@ -173,7 +175,7 @@ class Segment(nn.Module):
         super().__init__()
         self.fused, self.shows_query = fused, shows_query
         self.ends = last == config.layers
-        self.rotary = Rotary(config.head_dim, config.context, fused)
+        self.rotary = Rotary(config, fused)
         self.layers = nn.ModuleDict({str(index): Layer(config, fused) for index in range(first, last)})
         if self.ends:
             self.norm = RMSNorm(config.hidden, config.norm_eps, fused)
@@ -186,7 +188,7 @@ class Segment(nn.Module):
 
         Args:
             hidden: [B, S, D].
-            position_ids: [B, S] int64.
+            position_ids: [B, S] int64, or [3, B, S] where positions have three axes.
             past: per layer its keys and then its values, each [B, G, P, d].
 
         Returns:

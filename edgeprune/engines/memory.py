@@ -171,20 +171,20 @@ def what_fits(manifest: Manifest, shapes: Shapes, scratch: int, there: int) -> s
     for context in (shapes.context, 2048, 1024, 512, 256):
         if context > shapes.context:
             continue
-        smaller = limit_shapes(single, context, manifest.vision.tokens)
+        smaller = limit_shapes(single, context, manifest.most_tokens)
         share = scratch * context // (shapes.context * shapes.batch.usual)
         need = run_need(manifest, smaller, share)
         if need.total <= there:
-            ranges = (f"{name} = {_toml(getattr(smaller, name))}" for name in ("batch", "text", "kept"))
+            ranges = (f"--{name} {_spelled(getattr(smaller, name))}" for name in ("batch", "text", "kept"))
             return (
-                f"{spell(need.total)} would do with context = {context}, {', '.join(ranges)} in [shapes] of a target "
-                "file of your own: fewer tokens are kept (--keep) and cached"
+                f"{spell(need.total)} would do with --context {context} {' '.join(ranges)}: fewer tokens are kept "
+                "(--keep) and cached"
             )
     return "no dtype, context or budget of this model fits; take a smaller model or a larger device"
 
 
-def _toml(span: Range) -> str:
-    return f"[{span.least}, {span.usual}, {span.most}]"
+def _spelled(span: Range) -> str:
+    return f"{span.least},{span.usual},{span.most}"
 
 
 def _smaller(graph: Graph) -> str:

@@ -23,6 +23,7 @@ DTYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT64": "int64", "IN
 
 _ATTENTION = "ATTENTION_OUTPUT"
 _WEIGHTED = ("MATRIX_MULTIPLY", "CONVOLUTION")
+_OF_CODE = "constant_"  # as exported graphs name the tables of a module's code; the layer has the same name
 _PASSED = ("SHUFFLE", "CAST", "IDENTITY", "UNSQUEEZE", "SQUEEZE")
 """Layers that stand between weights and what multiplies by them."""
 
@@ -129,7 +130,7 @@ def dtype_name(tensor: Any) -> str:
 
 
 def _has_weights(layer: Any, made: dict[str, Any]) -> bool:
-    """Whether a layer multiplies by a constant, reshaped or cast on the way or not."""
+    """Whether a layer multiplies by a checkpoint's tensor, reshaped or cast on the way or not."""
     if layer.type.name not in _WEIGHTED:
         return False
     if layer.type.name == "CONVOLUTION":
@@ -138,7 +139,7 @@ def _has_weights(layer: Any, made: dict[str, Any]) -> bool:
         above = made.get(layer.get_input(index).name)
         while above is not None and above.type.name in _PASSED:
             above = made.get(above.get_input(0).name)
-        if above is not None and above.type.name == "CONSTANT":
+        if above is not None and above.type.name == "CONSTANT" and not above.name.startswith(_OF_CODE):
             return True
     return False
 

@@ -10,9 +10,25 @@ from edgeprune.estimate.cost import SIZES, Cost
 from edgeprune.estimate.precision import Precision
 
 
-def assemble_cost(decoder: Decoder, precision: Precision, rows: int) -> Cost:
-    """Text, visual rows and text put together; a graph without products and without weights."""
-    return Cost(0, 0, 2 * rows * decoder.hidden * precision.element)
+def assemble_cost(
+    decoder: Decoder, precision: Precision, text: int, given: int, rows: int, newline: bool = False, taps: int = 0
+) -> Cost:
+    """Text and visual rows put together by a list of rows, one graph without products where none is blended.
+
+    Args:
+        decoder: its sizes.
+        precision: of its elements.
+        text: rows of text.
+        given: visual rows of all runs.
+        rows: that come out.
+        newline: whether there is a newline row among the weights.
+        taps: rows that each of them is blended from; 0 where none ever is.
+    """
+    hidden, element = decoder.hidden, precision.element
+    moved = (text + given + rows) * hidden * element + rows * max(1, taps) * SIZES["int64"]
+    if not taps:
+        return Cost(0, newline * hidden * element, moved)
+    return Cost(2 * rows * taps * hidden, newline * hidden * element, moved + rows * taps * element)
 
 
 def segment_cost(
@@ -34,7 +50,7 @@ def segment_cost(
     macs = whole * layer_macs(d, rows, rows, keys)
     parameters = depth * layer_parameters(d)
     other = depth * 2 * d.hidden + rotary_parameters(d)
-    moved = rows * d.hidden * precision.element + rows * SIZES["int64"]
+    moved = rows * d.hidden * precision.element + rows * d.axes * SIZES["int64"]
     moved += depth * 2 * kv_width(d) * (past + keys) * precision.element
     if ends:
         macs += layer_macs(d, rows, 1, keys) + d.hidden * d.vocab

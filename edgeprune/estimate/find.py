@@ -1,14 +1,14 @@
 """Which model a word means, as sizes: a recipe, a file of sizes, a config.json, or a bundle. Downloads nothing.
 
 A file of sizes is TOML with the tables [vision] and [decoder] of a recipe and nothing else that must be there:
-``name``, ``dtype`` (any precision), ``pictures`` (encoder runs of one request) and ``notes`` may be.
+``name``, ``dtype`` (any precision), ``family``, [input] as recipes have it, and ``notes`` may be.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgeprune.estimate.precision import precision
 from edgeprune.estimate.shape import Shape
 from edgeprune.recipes import find, rules
 from edgeprune.recipes import model as recipes
+from edgeprune.recipes.model import Input, check_input
 from edgeprune.recipes.rules import Rule
 
 if sys.version_info >= (3, 11):
@@ -37,7 +38,8 @@ _RULES = {
     "decoder": Rule(rules.is_table, "a table: [decoder]"),
     "name": Rule(rules.is_text, "a text that is not empty", required=False),
     "dtype": Rule(rules.is_text, "a precision, such as fp16 or int4", required=False),
-    "pictures": Rule(rules.is_count, "a whole number from 1 on", required=False),
+    "family": Rule(lambda value: value in recipes.FAMILIES, f"one of {', '.join(recipes.FAMILIES)}", required=False),
+    "input": Rule(rules.is_table, "a table: [input]", required=False),
     "notes": Rule(lambda value: isinstance(value, str), "a text", required=False),
 }
 
@@ -56,9 +58,23 @@ class Found:
     dtype: str | None = None
     manifest: Manifest | None = None
 
+    def with_input(self, runs: int | None, tokens: int | None) -> Found:
+        """The same model asked about other pictures, as far as they are given.
+
+        Args:
+            runs: of the encoder.
+            tokens: visual rows that enter the decoder without pruning; None for all that other runs give.
+        """
+        if runs is None and tokens is None:
+            return self
+        shape = self.shape
+        runs = shape.runs if runs is None else runs
+        rows = runs * shape.per_run if tokens is None else tokens
+        return replace(self, shape=replace(shape, runs=runs, rows=rows))
+
 
 def find_model(word: str) -> Found:
-    """A recipe's name or file, a file of sizes, a config.json or its folder, or a bundle.
+    """A recipe's name, the model of one, its file, a file of sizes, a config.json or its folder, or a bundle.
 
     Raises:
         CheckpointError: there is no such model here, or it cannot be read.
@@ -66,8 +82,10 @@ def find_model(word: str) -> Found:
         RecipeError: a TOML file that says something unknown or lacks a key.
         BundleError: a bundle whose manifest breaks its specification.
     """
-    if word in recipes.names():
-        return _of_recipe(find.find("export", word))
+    known = recipes.names()
+    by_id = {recipes.load(name).model: name for name in known} if "/" in word else {}
+    if word in known or word in by_id:
+        return _of_recipe(find.find("export", by_id.get(word, word)))
     path = Path(word).expanduser()
     if path.is_dir():
         return _of_folder(path)
@@ -79,15 +97,14 @@ def find_model(word: str) -> Found:
         if path.suffix == ".json":
             return Found(read_shape(path))
         raise CheckpointError(f"{word!r} is no model: expected a .toml file of sizes, a config.json, or a folder")
-    known = recipes.names()
     if "/" in word and path.suffix not in (".toml", ".json"):
         raise CheckpointError(
-            f"there is no {word!r} here, and estimate downloads nothing: give the model's config.json, its folder, "
-            f"or a recipe ({', '.join(known)})"
+            f"there is no {word!r} here, and sizes are not downloaded: give the model's config.json, its folder, or a "
+            f"recipe ({', '.join(known)}){find.suggestion(word, tuple(by_id))}"
         )
     raise CheckpointError(
-        f"there is no {word!r} here, and no recipe of that name ({', '.join(known)}){find.suggestion(word, known)}; a "
-        "config.json will do, or a .toml file with [vision] and [decoder]"
+        f"there is no {word!r} here, and no recipe of that name ({', '.join(known)}); a config.json will do, or a "
+        f".toml file with [vision] and [decoder]{find.suggestion(word, known)}"
     )
 
 
@@ -133,18 +150,37 @@ def _of_sizes(stem: str, table: Mapping[str, Any]) -> Found:
     dtype = table.get("dtype")
     if dtype is not None:
         precision(dtype)
-    return Found(Shape(table.get("name", stem), vision, decoder, table.get("pictures", 1)), dtype)
+    given = decode(Input, table["input"], "[input]") if "input" in table else None
+    check_input(vision, given)
+    return Found(_shape(table.get("name", stem), vision, decoder, table.get("family", "llava"), given), dtype)
 
 
 def _of_recipe(path: Path) -> Found:
     recipe = recipes.load(str(path))
     if recipe.vision is not None and recipe.decoder is not None:
-        return Found(Shape(recipe.name, recipe.vision, recipe.decoder), recipe.dtype)
+        return Found(_shape(recipe.name, recipe.vision, recipe.decoder, recipe.family, recipe.input), recipe.dtype)
     folder = demo.CHECKPOINT if recipe.model == recipes.DEMO else Path(recipe.model)
     if not (folder / CONFIG).is_file():
         raise RecipeError(
-            f"recipe {recipe.name} has no [vision] and [decoder], and estimate downloads nothing: add both tables, "
+            f"recipe {recipe.name} has no [vision] and [decoder], and sizes are not downloaded: add both tables, "
             f"or give the config.json of {recipe.model}"
         )
-    shape = read_shape(folder / CONFIG)
-    return Found(Shape(recipe.name, shape.vision, shape.decoder), recipe.dtype)
+    return Found(replace(read_shape(folder / CONFIG), name=recipe.name), recipe.dtype)
+
+
+def _shape(name: str, vision: Vision, decoder: Decoder, family: str, given: Input | None) -> Shape:
+    """The sizes of a file, and what its pictures become."""
+    shape = Shape(name, vision, decoder, family=family)
+    if given is None:
+        return shape
+    newline = given.kind == "tiles" and given.tokens != given.runs * vision.tokens
+    return replace(
+        shape,
+        runs=given.runs,
+        rows=given.tokens,
+        kind=given.kind,
+        medium=given.medium,
+        newline=newline,
+        blends=family == "llava_onevision",
+        shrinks=family == "llava_onevision" and given.kind == "frames",
+    )

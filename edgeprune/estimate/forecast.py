@@ -12,7 +12,7 @@ from edgeprune.errors import UsageError
 from edgeprune.estimate.cost import GraphCost, total
 from edgeprune.estimate.decoder import layer_parameters
 from edgeprune.estimate.machine import Machine
-from edgeprune.estimate.memory import Memory, memory_of
+from edgeprune.estimate.memory import Memory, cache_bytes, memory_of
 from edgeprune.estimate.papers import PROJECTIONS, layer_macs, visual_macs, whole_model_flops
 from edgeprune.estimate.request import Request, prompt_costs, step_costs
 from edgeprune.estimate.roofline import TTFT, Timing, time_graph, time_stages
@@ -92,6 +92,7 @@ class Forecast:
         counts: visual tokens out of each stage, in order; empty without pruning.
         average: visual tokens averaged over the decoder's layers.
         tokens: of them without pruning.
+        runs: of the encoder.
         text_tokens, new_tokens: of the prompt, and of the answer.
         flops_total, bytes_total: of one prompt.
         flops_profiler, flops_paper: of the same as papers count it; ``CONVENTIONS`` says how.
@@ -104,6 +105,8 @@ class Forecast:
         step_flops, step_bytes: of one step of decoding.
         rows, cached: of the prompt in each segment, and in its cache at the end.
         memory: bytes.
+        cache_unpruned: bytes of keys and values keeping all, as ``memory.cache`` has them.
+        encoder_share: of the TTFT, 0..1.
         memory_there: bytes that the device has for it, without what its system keeps; null where nobody says.
         build_there: the same for building engines, where host and device share it; null elsewhere.
         limits: how far pruning can go.
@@ -119,6 +122,7 @@ class Forecast:
     counts: tuple[int, ...]
     average: float
     tokens: int
+    runs: int
     text_tokens: int
     new_tokens: int
     flops_total: int
@@ -137,6 +141,8 @@ class Forecast:
     rows: tuple[int, ...]
     cached: tuple[int, ...]
     memory: Memory
+    cache_unpruned: int
+    encoder_share: float
     memory_there: int | None
     build_there: int | None
     limits: Limits
@@ -180,9 +186,10 @@ def forecast(request: Request, machine: Machine, new_tokens: int, context: int |
         dtype=request.precision.name,
         method=request.method,
         keep=str(request.schedule.asked) if request.schedule else "all",
-        counts=tuple(stage.keep for stage in request.schedule.stages) if request.schedule else (),
+        counts=tuple(stage.rows for stage in request.schedule.stages) if request.schedule else (),
         average=request.schedule.average if request.schedule else request.shape.tokens,
         tokens=request.shape.tokens,
+        runs=request.shape.runs,
         text_tokens=request.text,
         new_tokens=new_tokens,
         flops_total=every.flops,
@@ -207,6 +214,8 @@ def forecast(request: Request, machine: Machine, new_tokens: int, context: int |
         rows=request.rows,
         cached=cached,
         memory=memory_of(request, costs, cached),
+        cache_unpruned=sum(cache_bytes(whole, [context or rows + new_tokens for rows in whole.rows])),
+        encoder_share=stages["vision"].seconds / stages[TTFT].seconds,
         memory_there=there,
         build_there=there if machine.reserve else None,
         limits=_limits(whole, machine, unpruned),
@@ -250,7 +259,8 @@ def _paper_macs(request: Request) -> float:
 def _limits(whole: Request, machine: Machine, unpruned: dict[str, Timing]) -> Limits:
     d, shares = whole.shape.decoder, machine.efficiency
     ttft, encoder = unpruned[TTFT].seconds, unpruned["vision"].seconds
-    tiny = replace(whole, shape=replace(whole.shape, vision=ONE_PATCH, pictures=1))
+    one = replace(whole.shape, vision=ONE_PATCH, runs=1, rows=1, family="llava", size=None, blends=False)
+    tiny = replace(whole, shape=one)
     costs = [cost for cost in prompt_costs(tiny) if cost.stage == "prefill"]
     least = encoder + time_stages(costs, machine)[TTFT].seconds
     read = total(costs).weights / (machine.bandwidth * shares.decode)

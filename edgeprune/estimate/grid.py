@@ -46,7 +46,7 @@ def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], 
         keeps: as ``--keep`` has them, one at least.
 
     Raises:
-        UsageError: an unknown method, one that a bundle lacks, or a budget without a method.
+        UsageError: an unknown method, one that a bundle lacks or the model cannot carry, or a budget without a method.
         BudgetError: a budget of another form, or out of reach of every method.
     """
     _check_methods(found, methods)
@@ -58,7 +58,7 @@ def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], 
     whole = _request(found, held, text, methods or (USUAL,))
     requests, failed = [whole] if None in parsed else [], []
     for method in methods:
-        site = _site(found, method)
+        site = site_of_method(found, method)
         for keep in dict.fromkeys(keep for keep in parsed if keep is not None):
             try:
                 requests.append(replace(whole, method=method, schedule=make_schedule(method, keep, site)))
@@ -78,23 +78,35 @@ def _check_methods(found: Found, methods: Sequence[str]) -> None:
                 f"the bundle has no method {method!r}; it has {', '.join(known)}{suggestion(method, known)}; edgeprune "
                 "export BUNDLE --add-method adds one, and a recipe or config.json in its place has all"
             )
+        reason = obstacle(found, method)
+        if reason is not None:
+            name = found.shape.name
+            raise UsageError(f"{name} cannot carry {method}: {reason}; edgeprune list methods --for {name}")
     if len(set(methods)) != len(methods):
         raise UsageError(f"--method {','.join(methods)} names a method twice")
 
 
-def _site(found: Found, method: str) -> Site:
-    layers, entry = found.shape.decoder.layers, found.manifest.method(method) if found.manifest else None
-    places = entry.places if entry else catalog.card(method).at(layers)
-    if places[-1:] and isinstance(places[-1], int) and places[-1] >= layers:
-        raise BudgetError(f"{method} cuts before layer {places[-1]}, and {found.shape.name} has {layers}")
-    return Site(found.shape.tokens, places, layers)
+def obstacle(found: Found, method: str) -> str | None:
+    """Why a model cannot carry a method; None where it can, as a bundle does every one that it has."""
+    if found.manifest is not None and found.manifest.method(method) is not None:
+        return None
+    shape = found.shape
+    return catalog.obstacle(catalog.card(method), shape.vision, shape.kind, shape.family, shape.decoder.layers)
+
+
+def site_of_method(found: Found, method: str) -> Site:
+    """Where a method prunes in a model that can carry it."""
+    entry = found.manifest.method(method) if found.manifest else None
+    return found.shape.site(entry.places if entry else catalog.card(method).at(found.shape.decoder.layers))
 
 
 def _request(found: Found, held: Precision, text: int, methods: Sequence[str]) -> Request:
     """Without pruning, in the segments that a bundle of these methods has."""
     before = min(BEFORE, text // 2)
     if found.manifest is not None:
-        return replace(Request.of(found.manifest, before, text - before, None, None), precision=held)
+        shape = found.shape
+        request = Request.of(found.manifest, before, text - before, None, None, shape.tokens, shape.runs)
+        return replace(request, precision=held)
     layers = found.shape.decoder.layers
     cuts = {cut for method in methods for cut in catalog.card(method).cuts(layers) if cut < layers}
     return Request(found.shape, held, before, text - before, None, None, tuple(sorted(cuts)))

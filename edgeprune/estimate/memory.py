@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeprune.estimate.cost import SIZES, GraphCost
 from edgeprune.estimate.decoder import kv_width, q_width
-from edgeprune.estimate.encoder import vision_cost
+from edgeprune.estimate.encoder import tower_rows, vision_cost
 from edgeprune.estimate.request import Request
 
 BUILDER_COPIES = 3.5
@@ -51,8 +51,7 @@ def memory_of(request: Request, costs: Sequence[GraphCost], cached: Sequence[int
     d, element = request.shape.decoder, request.precision.element
     largest = {"vision": vision_cost(request.shape, request.precision, ()).weights}
     largest |= {cost.graph: cost.cost.weights for cost in costs}
-    row = 2 * kv_width(d) * element
-    cache = tuple((last - first) * rows * row for (first, last), rows in zip(request.bounds, cached, strict=True))
+    cache = cache_bytes(request, cached)
     weights, activations = sum(largest.values()), activation_bytes(request)
     return Memory(
         weights=weights,
@@ -62,6 +61,12 @@ def memory_of(request: Request, costs: Sequence[GraphCost], cached: Sequence[int
         build=build_bytes(max(largest.values())),
         run=weights + activations + 2 * sum(cache),
     )
+
+
+def cache_bytes(request: Request, cached: Sequence[int]) -> tuple[int, ...]:
+    """Keys and values of every segment that has so many rows in its cache."""
+    row = 2 * kv_width(request.shape.decoder) * request.precision.element
+    return tuple((last - first) * rows * row for (first, last), rows in zip(request.bounds, cached, strict=True))
 
 
 def build_bytes(weights: int) -> int:
@@ -75,9 +80,8 @@ def activation_bytes(request: Request) -> int:
     Attention holds its scores before and after softmax, in fp32, beside queries, keys and values; the feed-forward
     three of its widths beside three of the rows'. Kernels that fuse these take less.
     """
-    v, d, element = request.shape.vision, request.shape.decoder, request.precision.element
-    patches = v.tokens + 1
-    encoder = request.shape.pictures * _layer(patches, v.heads, v.width, v.width, 2 * v.intermediate, element)
+    shape, v, d, element = request.shape, request.shape.vision, request.shape.decoder, request.precision.element
+    encoder = shape.runs * _layer(tower_rows(shape), v.heads, v.hidden, v.hidden, 2 * v.intermediate, element)
     return max(encoder, _layer(max(request.rows), d.heads, q_width(d), d.hidden, 3 * d.intermediate, element))
 
 

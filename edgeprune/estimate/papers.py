@@ -14,6 +14,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from edgeprune.budget.schedule import Schedule
+from edgeprune.catalog.carry import CLIP
 from edgeprune.estimate import encoder
 from edgeprune.estimate.precision import precision
 from edgeprune.estimate.shape import Shape
@@ -34,7 +35,7 @@ def layer_macs(rows: float, matrices: int = 3, hidden: int = HIDDEN, intermediat
 def visual_macs(schedule: Schedule, hidden: int = HIDDEN, intermediate: int = INTERMEDIATE) -> float:
     """All layers on the visual rows of a budget, at LLaVA-1.5-7B's widths if no others are given."""
     pruned = sum(
-        stage.layers * layer_macs(stage.keep, hidden=hidden, intermediate=intermediate) for stage in schedule.stages
+        stage.layers * layer_macs(stage.rows, hidden=hidden, intermediate=intermediate) for stage in schedule.stages
     )
     return schedule.whole * layer_macs(schedule.tokens, hidden=hidden, intermediate=intermediate) + pruned
 
@@ -48,7 +49,7 @@ def visual_share(schedule: Schedule) -> float:
 def whole_model_flops(shape: Shape, text: int, schedule: Schedule | None = None, projections: int = 0) -> float:
     """The prompt through all of the model, by convention 2.
 
-    All layers of the encoder, one more than a LLaVA model reads; the projector on the rows that reach it; every
+    All layers of the encoder, of CLIP's one more than a model reads; the projector on the rows that reach it; every
     decoder layer on all of its rows, by convention 1; the head on every row of the last layer; and what a method
     projects again.
 
@@ -58,13 +59,14 @@ def whole_model_flops(shape: Shape, text: int, schedule: Schedule | None = None,
         schedule: what is left where; None keeps all.
         projections: of every row in front of each cut in the decoder, see ``PROJECTIONS``.
     """
-    d, v = shape.decoder, shape.vision
+    d = shape.decoder
     counts = [(shape.tokens, d.layers)]
     if schedule is not None:
-        counts = [(shape.tokens, schedule.whole), *((stage.keep, stage.layers) for stage in schedule.stages)]
-    projected = schedule.first if schedule else shape.tokens
-    vision = encoder.embedding_macs(shape) + (v.layers + 1) * encoder.layer_macs(v.tokens + 1, v.width, v.intermediate)
-    macs = shape.pictures * vision + encoder.project_cost(shape, precision("fp16"), projected).flops / 2
+        counts = [(shape.tokens, schedule.whole), *((stage.rows, stage.layers) for stage in schedule.stages)]
+    early = schedule is not None and not isinstance(schedule.stages[0].cut, int)
+    projected = schedule.first if schedule is not None and early else shape.given
+    macs: float = shape.runs * encoder.run_macs(shape, more_layers=int(shape.tower == CLIP))
+    macs += encoder.project_cost(shape, precision("fp16"), projected).flops / 2
     macs += sum(depth * layer_macs(rows + text, 3, d.hidden, d.intermediate) for rows, depth in counts)
     macs += (counts[-1][0] + text) * d.hidden * d.vocab
     before = [rows for (rows, depth), _ in pairwise(counts) if depth]

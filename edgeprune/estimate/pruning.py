@@ -15,90 +15,14 @@ from dataclasses import dataclass
 from edgeprune import catalog
 from edgeprune.estimate import decoder, encoder
 from edgeprune.estimate.cost import SIZES, Cost
-from edgeprune.estimate.precision import Precision
-from edgeprune.estimate.shape import Shape
+from edgeprune.estimate.station import Station
 
-_SCALARS = 120  # bytes of scalars and shapes among a graph's constants, about; nothing but toy models shows them
 _FOLDED = 512 * 512  # elements of a table up to which the exporter computes it, and beyond which the graph does
 _INT = SIZES["int64"]
-
-
-@dataclass(frozen=True)
-class Station:
-    """Where a graph stands, and how many rows there are.
-
-    Attributes:
-        shape, precision: of the model.
-        before, after: text around the picture.
-        visual: visual rows in; in front of the decoder those of one picture.
-        keep: visual rows out, of as many pictures, merged ones included.
-        merge: how many of them are merged.
-        pictures: how many go through the graph side by side; 1 inside the decoder.
-    """
-
-    shape: Shape
-    precision: Precision
-    before: int
-    after: int
-    visual: int
-    keep: int
-    merge: int
-    pictures: int = 1
-
-    @property
-    def rows(self) -> int:
-        """Of the prompt, in front of the graph."""
-        return self.before + self.visual + self.after
-
-    def scores(self, queries: int, keys: int) -> int:
-        """Products of attention probabilities, without values."""
-        return queries * keys * decoder.q_width(self.shape.decoder)
-
-    def cost(self, macs: int, reads: str, writes: str, parameters: int = 0, tables: int = 0) -> Cost:
-        """A graph's cost.
-
-        Args:
-            macs: multiply-accumulates for one picture.
-            reads, writes: names of its inputs and outputs.
-            parameters: elements of its weights.
-            tables: bytes of its other constants but scalars.
-        """
-        sizes = self._tensors()
-        traffic = sum(sizes[name] for name in f"{reads} {writes}".split())
-        weights = parameters * self.precision.element + tables + _SCALARS
-        return Cost(2 * self.pictures * macs, weights, self.pictures * traffic)
-
-    def _tensors(self) -> dict[str, int]:
-        """Bytes of every tensor there may be, for one picture."""
-        d, v, element, fp32 = self.shape.decoder, self.shape.vision, self.precision.element, SIZES["fp32"]
-        left = self.rows - self.visual + self.keep
-        return {
-            "pixel_values": encoder.pixel_bytes(self.shape, self.precision),
-            "features": self.visual * v.width * element,
-            "features_out": self.keep * v.width * element,
-            "cls_feature": v.width * element,
-            "cls_attention": v.tokens * fp32,
-            "local_attention": v.tokens * fp32,
-            "mean_key": (v.tokens + 1) * v.head_dim * fp32,
-            "visual": self.visual * d.hidden * element,
-            "visual_out": self.keep * d.hidden * element,
-            "after": self.after * d.hidden * element,
-            "rater": self.after * fp32,
-            "text_ids": self.shape.text_length * _INT,
-            "text_embeds": self.shape.text.embed * fp32,
-            "kernel": self.visual**2 * fp32,
-            "start": self.visual * fp32,
-            "hidden": self.rows * d.hidden * element,
-            "hidden_out": left * d.hidden * element,
-            "position_ids": self.rows * _INT,
-            "position_ids_out": left * _INT,
-            "query": self.rows * decoder.q_width(d) * element,
-            "key": self.rows * decoder.kv_width(d) * element,
-            "chosen": self.keep * _INT,
-            "kept": self.keep * _INT,
-            "scalar": _INT,
-        }
-
+_WIDE = 128  # as ``methods.selection``: rows that are counted in one product
+_TRIANGLE = _WIDE**2  # bytes of the table for that
+_BEST = _CHOSEN_FIRST = 1  # rows of flags that these functions of ``methods.selection`` give one running count
+_SELECTED_FIRST = 2  # what is surely selected and what ties, side by side
 
 Count = Callable[[Station], Cost]
 
@@ -143,19 +67,49 @@ def graphs_of(method: str) -> Graphs:
 # --- what several methods share --------------------------------------------------------------------------------
 
 
-_SPAN = "scalar scalar scalar"  # span_start, span_length, keep
-_CUT = "hidden_out position_ids_out kept"
-_ENDED_LAYER = f"hidden position_ids query key {_SPAN}"
+_CUT = "hidden_out position_ids_out visual_rows_out kept"
+_PROMPT = "hidden position_ids visual_rows scalar"  # and keep
+_ENDED_LAYER = f"{_PROMPT} query key"
 
 
-def _pairs(rows: int, folded: int, unfolded: int) -> int:
-    """Bytes of tables that compare every row with every row: so many where they are folded, else so many of rows."""
-    return folded * rows**2 if rows**2 <= _FOLDED else unfolded * rows * _INT
+def _compared(rows: int, times: int = 1) -> int:
+    """Bytes of tables that say something of all pairs of a fixed number of rows, ``times`` the same.
+
+    Where they are folded, every one is there by itself; else they are made from one pair of lists of numbers.
+    """
+    return times * rows**2 if rows**2 <= _FOLDED else 2 * rows * _INT
 
 
-def _order(rows: int) -> int:
-    """Bytes of the row numbers that ``selection.chosen_first`` sorts."""
-    return 2 * rows * _INT
+def _counting(rows: int) -> int:
+    """``selection.running_count``: products with two triangles."""
+    blocks = rows // _WIDE + 1
+    return blocks * _WIDE**2 + blocks**2
+
+
+def _counting_of_cut(s: Station, *counts: int) -> tuple[int, int]:
+    """Products of the running counts of a cut in the decoder, and bytes of their tables.
+
+    One is in ``visual_rows.drop_rows``, over the rows of the prompt; ``counts`` says of each of the others, over visual
+    rows, how many rows of flags it takes.
+    """
+    return _counting(s.rows) + sum(counts) * _counting(s.visual), (1 + len(counts)) * _TRIANGLE
+
+
+def _ordered(rows: int, sizes: int = 2 * 2 + 3) -> int:
+    """Bytes of the tables of ``selection.chosen_first`` for a fixed number of rows: both triangles, row numbers, sizes.
+
+    ``sizes`` are how flags are padded, two for each axis, and how they are split into blocks, one for each axis then.
+    """
+    blocks = rows // _WIDE + 1
+    return _TRIANGLE + blocks**2 * SIZES["fp32"] + (rows + sizes) * _INT
+
+
+def _selected(s: Station, rows: int) -> int:
+    """Bytes of the tables of ``selection.selected_first`` in front of the decoder; few where no number is fixed."""
+    if s.shape.vision.grid is None:
+        return _TRIANGLE
+    scores, flags = 2 * 2 + 4, 2 * 3 + 4 + 3  # two rows of flags, side by side, are put together again
+    return _ordered(rows, scores + flags)
 
 
 def _merge(candidates: int, merged: int, key: int, width: int) -> int:
@@ -171,17 +125,20 @@ def _next_layer(station: Station) -> int:
 
 
 def _class_row(s: Station) -> Cost:
-    v, rows = s.shape.vision, s.visual + 1
+    v, rows = s.shape.vision, s.shape.keys
     macs = _merge(rows - (s.keep - s.merge), s.merge, v.head_dim, v.width)
-    reads = "features cls_feature cls_attention mean_key scalar scalar"
-    return s.cost(macs, reads, "features_out kept", tables=_pairs(rows, 1, 2) + _order(rows))
+    macs += _SELECTED_FIRST * _counting(rows)
+    apart = "cls_feature " if v.class_row == "apart" else ""
+    reads = f"features {apart}cls_attention mean_key scalar scalar"
+    return s.cost(macs, reads, "features_out kept", tables=_selected(s, rows))
 
 
 def _last_row_by_next_layer(s: Station) -> Cost:
     """Keys of all rows and the query of the last one, by the layer after the cut."""
     d = s.shape.decoder
     macs = s.rows * d.hidden * decoder.kv_width(d) + d.hidden * decoder.q_width(d) + s.scores(1, s.rows)
-    return s.cost(macs, f"hidden position_ids {_SPAN}", _CUT, parameters=_next_layer(s))
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    return s.cost(macs + counting, _PROMPT, _CUT, parameters=_next_layer(s), tables=tables)
 
 
 def _picked(s: Station) -> Cost:
@@ -202,75 +159,89 @@ def _question_tower(s: Station) -> Cost:
 
 
 def _clip_kernel(s: Station) -> Cost:
-    width, embed, n = s.shape.vision.width, s.shape.text.embed, s.visual
+    width, embed, n = s.shape.vision.width, s.shape.text.embed, s.shape.cells
     macs = n * width * embed + n * embed + n * n * s.shape.decoder.hidden
-    return s.cost(macs, "visual features text_embeds", "kernel", 2 * width + width * embed)
+    return s.cost(macs, "visual features text_embeds scalar", "kernel", 2 * width + width * embed)
 
 
 def _question_kernel(s: Station) -> Cost:
     """The question counts as all the text after the picture, of which it is the most part."""
-    n, hidden = s.visual, s.shape.decoder.hidden
-    return s.cost(n * hidden + n * n * hidden, "visual after", "kernel")
+    n, hidden = s.shape.cells, s.shape.decoder.hidden
+    return s.cost(n * hidden + n * n * hidden, "visual question scalar", "kernel")
 
 
 def _coast(s: Station) -> Cost:
     anchors = 4 * s.keep // 5 + 1 // s.keep
     contrast = (s.visual * anchors + 2 * s.visual) * s.shape.decoder.hidden
-    return s.cost(s.scores(s.after, s.rows) + contrast, _ENDED_LAYER, _CUT)
+    # The best are anchors, references, those like the anchors and those unlike; in order come anchors and what is kept.
+    counting, tables = _counting_of_cut(s, *4 * [_BEST], *2 * [_CHOSEN_FIRST])
+    macs = s.scores(s.after, s.rows) + contrast + counting
+    return s.cost(macs, f"{_ENDED_LAYER} scalar", _CUT, tables=tables)
 
 
 def _fastv(s: Station) -> Cost:
-    return s.cost(s.scores(1, s.rows), _ENDED_LAYER, _CUT)
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    return s.cost(s.scores(1, s.rows) + counting, _ENDED_LAYER, _CUT, tables=tables)
 
 
 def _flowcut(s: Station) -> Cost:
     """All layers but the selected one on all rows; each scores its rows against the class row twice."""
-    v, rows = s.shape.vision, s.shape.vision.tokens + 1
+    v, rows = s.shape.vision, encoder.tower_rows(s.shape)
     before = (v.layers - 1) * (encoder.layer_macs(rows, v.width, v.intermediate) + 2 * rows * v.width)
     macs = encoder.embedding_macs(s.shape) + before + encoder.layer_macs(s.keep + 1, v.width, v.intermediate)
-    parameters = encoder.parameters(s.shape)
-    tables = _pairs(v.tokens, 2, 2) + _order(v.tokens)
-    return s.cost(macs, "pixel_values scalar", "features_out kept", parameters, tables)
+    parameters, n = encoder.parameters(s.shape), s.shape.cells
+    cuts = v.layers // 2  # each ranks patches; one follows every second layer before the selected one
+    tables = _compared(n, cuts) + _ordered(n)
+    return s.cost(macs + _counting(n), "pixel_values scalar scalar", "features_out kept", parameters, tables)
 
 
 def _random(s: Station) -> Cost:
-    tables = _pairs(s.visual, 1, 2) + _order(s.visual) + s.visual * _INT
-    return s.cost(0, "features scalar scalar", "features_out kept", tables=tables)
+    n = s.shape.cells
+    # One row of numbers for all runs: what others make from the batch is here a table.
+    tables = _selected(s, n) + (3 * _INT + SIZES["int32"]) * s.shape.vision.cells
+    counting = _SELECTED_FIRST * _counting(n)
+    return s.cost(0, "features scalar scalar", "features_out kept", tables=tables, shared=counting)
 
 
 def _uniform(s: Station) -> Cost:
-    return s.cost(0, "features scalar", "features_out kept", tables=s.visual * _INT)
+    return s.cost(0, "features scalar", "features_out kept", tables=s.shape.vision.cells * _INT)
 
 
 def _raters(s: Station) -> Cost:
-    return s.cost(s.visual * s.after * s.shape.decoder.hidden, "visual after", "rater")
+    return s.cost(s.visual * s.after * s.shape.decoder.hidden, "hidden visual_rows scalar", "rater")
 
 
 def _sparsevlm(s: Station) -> Cost:
     d = s.shape.decoder
-    votes = d.heads * s.after * s.visual
+    votes = d.heads * s.after * s.rows
     clustered = 3 * (s.visual - (s.keep - s.merge)) // 10 + 1
     clusters = clustered**2 * d.hidden + s.merge * clustered * d.hidden
-    reads = f"hidden query key rater {_SPAN} scalar"
-    return s.cost(s.scores(s.after, s.rows) + votes + clusters, reads, _CUT)
+    # Twice, for the rows that stay and for those that are clustered: which are the best, and their order.
+    counting, tables = _counting_of_cut(s, *2 * [_BEST, _CHOSEN_FIRST])
+    macs = s.scores(s.after, s.rows) + votes + clusters + counting
+    places = "position_ids " if d.axes > 1 else ""  # elsewhere they are numbered anew
+    return s.cost(macs, f"hidden {places}visual_rows query key rater scalar scalar", _CUT, tables=tables)
 
 
 def _sparsevlm_plus(s: Station) -> Cost:
     d = s.shape.decoder
-    votes = d.heads * s.after * s.visual
-    gravity = s.after * s.visual * d.head_dim
+    votes = d.heads * s.after * s.rows
+    gravity = s.after * s.rows * d.head_dim
     chosen = d.heads if d.heads > 14 else 0  # with no more, none is chosen
-    macs = s.scores(s.after, s.rows) + votes + gravity + chosen * s.visual
-    return s.cost(macs, f"{_ENDED_LAYER} rater", _CUT, decoder.rotary_parameters(d), _pairs(chosen, 1, 2))
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    macs = s.scores(s.after, s.rows) + votes + gravity + chosen * s.visual + counting
+    parameters = decoder.rotary_parameters(d)
+    return s.cost(macs, f"{_ENDED_LAYER} rater", _CUT, parameters, tables + _compared(chosen))
 
 
 def _sts(s: Station) -> Cost:
     """Likeness of all pairs, then rounds that each add the picked rows' repulsion."""
-    v, n = s.shape.vision, s.visual
+    v, n = s.shape.vision, s.shape.cells
+    assert v.grid is not None  # the request checked it
     groups, rounds = _sts_rounds(v.grid)
-    cells = (len(groups) * n + 2 * len(groups) + groups[0]) * _INT + n * SIZES["int32"] + _pairs(groups[0], 1, 2)
-    macs = n * n * v.width + rounds * n * n
-    return s.cost(macs, "features cls_attention scalar", "features_out kept", tables=_places(n) + _order(n) + cells)
+    cells = (len(groups) * n + 2 * len(groups) + groups[0]) * _INT + n * SIZES["int32"] + _compared(groups[0])
+    macs = n * n * v.width + rounds * n * n + _counting(n)
+    return s.cost(macs, "features cls_attention scalar", "features_out kept", tables=_places(n) + _ordered(n) + cells)
 
 
 @functools.cache
@@ -284,8 +255,9 @@ def _sts_rounds(grid: tuple[int, int]) -> tuple[tuple[int, ...], int]:
 
 
 def _sts_kernel(s: Station) -> Cost:
-    macs = s.visual**2 * s.shape.vision.width
-    return s.cost(macs, "features cls_attention scalar", "kernel start", tables=_places(s.visual))
+    n = s.shape.cells
+    macs = n**2 * s.shape.vision.width
+    return s.cost(macs, "features cls_attention scalar", "kernel start", tables=_places(n))
 
 
 def _sts_greedy(s: Station) -> Cost:
@@ -293,7 +265,8 @@ def _sts_greedy(s: Station) -> Cost:
 
 
 def _sts_cut(s: Station) -> Cost:
-    return s.cost(s.scores(s.after, s.rows), _ENDED_LAYER, _CUT)
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    return s.cost(s.scores(s.after, s.rows) + counting, f"{_ENDED_LAYER} scalar", _CUT, tables=tables)
 
 
 def _places(patches: int) -> int:
@@ -302,22 +275,24 @@ def _places(patches: int) -> int:
 
 
 def _visiondrop(s: Station) -> Cost:
-    """The next layer's queries of visual rows and keys of rows up to them; text after them is not computed."""
-    d, end = s.shape.decoder, s.before + s.visual
-    projections = d.hidden * (end * decoder.kv_width(d) + s.visual * decoder.q_width(d))
+    """The next layer's queries of visual rows and keys of all rows."""
+    d = s.shape.decoder
+    projections = d.hidden * (s.rows * decoder.kv_width(d) + s.visual * decoder.q_width(d))
     merged = _merge(s.visual - (s.keep - s.merge), s.merge, d.head_dim, d.hidden)
-    macs = projections + s.scores(s.visual, end) + merged
-    return s.cost(macs, f"hidden position_ids {_SPAN} scalar", _CUT, parameters=_next_layer(s))
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    macs = projections + s.scores(s.visual, s.rows) + merged + counting
+    return s.cost(macs, f"{_PROMPT} scalar", _CUT, parameters=_next_layer(s), tables=tables)
 
 
 def _vispruner(s: Station) -> Cost:
     """Cosines of all pairs; the rounds only look them up."""
-    n = s.visual
+    n = s.shape.cells
     even = (n + 1) // 2
     rounds = _vispruner_rounds(n)
-    counts = ((n + 1) * rounds + n - even) * SIZES["int32"] + rounds * _INT
-    tables = counts + _pairs(n, 1, 2) + _order(n) + _pairs(even, 1, 2)
-    return s.cost(n * n * s.shape.vision.width, "features cls_attention scalar", "features_out kept", tables=tables)
+    counts = ((n + 1) * rounds + n - even) * SIZES["int32"] + rounds * _INT  # how many go, places of odd rows, rounds
+    tables = counts + _compared(n) + _ordered(n) + _compared(even)
+    macs = n * n * s.shape.vision.width + _counting(n)
+    return s.cost(macs, "features cls_attention scalar", "features_out kept", tables=tables)
 
 
 def _vispruner_rounds(tokens: int) -> int:
@@ -338,9 +313,11 @@ def _vispruner_rounds(tokens: int) -> int:
 
 
 def _vscan(s: Station) -> Cost:
-    n, hidden = s.visual, s.shape.decoder.hidden
+    n, hidden = s.shape.cells, s.shape.decoder.hidden
     reads = "visual cls_attention local_attention scalar"
-    return s.cost(2 * n * s.keep * hidden, reads, "visual_out kept", tables=_pairs(n, 3, 4) + _order(n))
+    macs = 2 * n * s.keep * hidden + _counting(n)
+    tables = _compared(n) + _compared(n, times=2) + _ordered(n)  # the same window; the earlier of two, by either scan
+    return s.cost(macs, reads, "visual_out kept", tables=tables)
 
 
 _GRAPHS = {

@@ -15,8 +15,12 @@ from edgeprune.estimate.cost import Cost, GraphCost
 from edgeprune.estimate.decoder import assemble_cost, segment_cost
 from edgeprune.estimate.encoder import project_cost, vision_cost
 from edgeprune.estimate.precision import Precision, precision
-from edgeprune.estimate.pruning import Graphs, Station, graphs_of
+from edgeprune.estimate.pruning import Graphs, graphs_of
 from edgeprune.estimate.shape import Shape
+from edgeprune.estimate.station import Station
+
+TAPS = 4
+"""Rows of the encoder that one of the decoder is blended from where a picture or a frame is shrunk."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Request:
     Attributes:
         shape: the model.
         precision: of its weights and elements.
-        before, after: text tokens around the picture.
+        before, after: text tokens around the pictures; none lie between them.
         method, schedule: what prunes and how much; both None keep all.
         edges: decoder layers before which a segment starts, rising, without 0 and the depth; empty means the
             method's own cuts. A bundle of several methods has the cuts of all.
@@ -63,14 +67,30 @@ class Request:
                 f"{self.schedule.tokens} of them"
             )
         for place in self.stages:
+            runs = 1 if isinstance(place, int) else self.shape.runs
+            if self.stages[place].runs != runs:
+                raise UsageError(f"{self.shape.name} has {runs} runs at {place!r} and the schedule another number")
             if self.graphs.at(place) is None:
                 raise UsageError(f"{self.method} does not prune at {place!r}, where the schedule has a stage")
         if edges and (missing := [cut for cut in self.cuts if cut not in edges]):
             raise UsageError(f"{self.method} cuts before layer {missing[0]}, where no segment starts: {list(edges)}")
 
     @classmethod
-    def of(cls, manifest: Manifest, before: int, after: int, method: str | None, schedule: Schedule | None) -> Request:
+    def of(
+        cls,
+        manifest: Manifest,
+        before: int,
+        after: int,
+        method: str | None,
+        schedule: Schedule | None,
+        tokens: int | None = None,
+        runs: int | None = None,
+    ) -> Request:
         """A request to a bundle, with the segments, probes and queries that its graphs have.
+
+        Args:
+            manifest, before, after, method, schedule: as above.
+            tokens, runs: as of ``Shape.of``.
 
         Raises:
             UsageError: as above.
@@ -78,7 +98,7 @@ class Request:
         probes = tuple(parse_probe(tensor.name) for tensor in manifest.by_role("vision")[0].outputs[1:])
         ends = {segment.layers[1]: segment.outputs[-1] for segment in manifest.by_role("segment") if segment.layers}
         queries = tuple(last for last, tensor in ends.items() if tensor.name == f"query_{last - 1}")
-        shape, held = Shape.of(manifest), precision(manifest.dtype)
+        shape, held = Shape.of(manifest, tokens, runs), precision(manifest.dtype)
         return cls(shape, held, before, after, method, schedule, edges_of(manifest), probes, queries)
 
     @property
@@ -97,7 +117,7 @@ class Request:
         visual = self.shape.tokens if self.schedule is None else self.schedule.first
         found = []
         for first, _ in self.bounds:
-            visual = self.stages[first].keep if first in self.stages else visual
+            visual = self.stages[first].rows if first in self.stages else visual
             found.append(self.text + visual)
         return tuple(found)
 
@@ -122,7 +142,8 @@ class Request:
         if self.probes is not None:
             return self.probes
         own = catalog.card(self.method).probes_at(self.shape.vision.layers - 1) if self.method else {}
-        return tuple(dict.fromkeys(own.values()))
+        apart = self.shape.vision.class_row == "apart"  # else there is no class row, or it is among the features
+        return tuple(dict.fromkeys(probe for probe in own.values() if apart or probe.kind != "cls_feature"))
 
     def shows_query(self, last: int) -> bool:
         """Whether the segment up to a layer has its queries among its outputs."""
@@ -139,8 +160,8 @@ def edges_of(manifest: Manifest) -> tuple[int, ...]:
 def prompt_costs(request: Request) -> tuple[GraphCost, ...]:
     """Every graph of one prompt, in order of execution, a method's own graphs included.
 
-    Several pictures go through the encoder and the stages in front of the decoder side by side, each with its share of
-    the budget.
+    The encoder's runs go through it and the stages in front of the decoder side by side, each with its share of the
+    budget.
     """
     return tuple(_Prompt(request).costs())
 
@@ -163,27 +184,32 @@ def _segment_name(layers: tuple[int, int]) -> str:
 
 
 class _Prompt:
-    """A prompt on its way through the graphs; ``visual`` are the rows of all pictures that are left."""
+    """A prompt on its way through the graphs; ``visual`` are the rows of all runs that are left."""
 
     def __init__(self, request: Request) -> None:
         self.request, self.shape, self.held = request, request.shape, request.precision
         self.graphs, self.stages = request.graphs, request.stages
-        self.visual = request.shape.tokens
+        self.visual = request.shape.given
         self.found: list[GraphCost] = []
 
     def costs(self) -> list[GraphCost]:
-        r, graphs = self.request, self.graphs
+        r = self.request
         if "encoder" in self.stages:
             self.prune("encoder", f"vision_{r.method}", "vision")
         else:
             self.add("vision", "vision", vision_cost(self.shape, self.held, r.heads))
         self.early("vision")
         self.add("project", "project", project_cost(self.shape, self.held, self.visual))
-        if graphs.prepare is not None:
-            stage = "text" if graphs.reads_text else "prune"
-            self.add(f"prepare_{r.method}", stage, graphs.prepare(self.station(self.visual, 0)))
+        self.prepare(late=False)
         self.early("projected")
-        self.add("assemble", "prefill", assemble_cost(self.shape.decoder, self.held, r.text + self.visual))
+        given, shape = self.visual, self.shape
+        self.visual = shape.tokens if r.schedule is None else r.schedule.first
+        rows = r.text + self.visual
+        whole = r.schedule is None or isinstance(r.schedule.stages[0].cut, int)
+        taps = (TAPS if whole and shape.shrinks else 1) if shape.blends else 0
+        cost = assemble_cost(shape.decoder, self.held, r.text, given, rows, shape.newline, taps)
+        self.add("assemble", "prefill", cost)
+        self.prepare(late=True)
         for layers in r.bounds:
             if layers[0] in self.stages:
                 self.prune(layers[0], f"prune_{r.method}_{layers[0]}", "prune")
@@ -192,6 +218,13 @@ class _Prompt:
             self.add(_segment_name(layers), "prefill", cost)
         return self.found
 
+    def prepare(self, late: bool) -> None:
+        """What runs once: on the question alone, or on the assembled prompt."""
+        graphs = self.graphs
+        if graphs.prepare is not None and late != graphs.reads_text:
+            cost = graphs.prepare(self.station(self.visual, 0))
+            self.add(f"prepare_{self.request.method}", "prune" if late else "text", cost)
+
     def early(self, place: str) -> None:
         """A stage in front of the decoder, with the kernel that chooses for it."""
         if place not in self.stages:
@@ -199,21 +232,20 @@ class _Prompt:
         kernel, name = self.graphs.kernel, self.request.method
         if kernel is not None:
             stage = self.stages[place]
-            self.add(f"kernel_{name}", "prune", kernel(self.station(stage.keep, stage.merge, self.shape.pictures)))
+            self.add(f"kernel_{name}", "prune", kernel(self.station(stage.keep, stage.merge, stage.runs)))
         self.prune(place, f"prune_{name}_{place}", "prune")
 
     def prune(self, place: str | int, name: str, stage: str) -> None:
         """A graph after which there are fewer rows."""
         count = self.graphs.at(place)
         assert count is not None  # the request checked it
-        own, pictures = self.stages[place], 1 if isinstance(place, int) else self.shape.pictures
-        self.add(name, stage, count(self.station(own.keep, own.merge, pictures)))
-        self.visual = own.keep
+        own = self.stages[place]
+        self.add(name, stage, count(self.station(own.keep, own.merge, own.runs)))
+        self.visual = own.rows
 
-    def station(self, keep: int, merge: int, pictures: int = 1) -> Station:
+    def station(self, keep: int, merge: int, runs: int = 1) -> Station:
         r = self.request
-        visual, keep, merge = (-(-rows // pictures) for rows in (self.visual, keep, merge))
-        return Station(self.shape, self.held, r.before, r.after, visual, keep, merge, pictures)
+        return Station(self.shape, self.held, r.before, r.after, self.visual // runs, keep, merge, runs)
 
     def add(self, graph: str, stage: str, cost: Cost) -> None:
         self.found.append(GraphCost(graph, stage, cost))

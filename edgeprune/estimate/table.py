@@ -164,10 +164,29 @@ def _facts(found: Forecast) -> list[str]:
         f"memory  {memory.run / 1e9:.3g} GB to run: weights {memory.weights / 1e9:.3g}, activations "
         f"{memory.activations / 1e9:.3g}, cache twice {sum(memory.cache) / 1e9:.3g} ({segments} MB by segment); "
         f"token embeddings, {memory.embedding / 1e9:.3g} GB, stay a mapped file",
+        *_pruned(found),
         f"build   {memory.build / 1e9:.3g} GB of host memory at its peak, one graph after another",
         *(f"{word:<8}{line}" for word, line in zip(("FLOPs", "", ""), conventions, strict=True)),
     ]
     return _wrapped(lines, " " * 8)
+
+
+def _pruned(found: Forecast) -> list[str]:
+    """The two things side by side that pruning is about, keys and values first; nothing where all is kept."""
+    share, unpruned = found.encoder_share, found.limits.encoder_share
+    runs = f", {found.runs} runs of the encoder" if found.runs > 1 else ""
+    if not found.counts:
+        return [f"share   encoder {100 * share:.0f}% of TTFT{runs}"] if runs else []
+    kept = sum(found.memory.cache)
+    return [
+        f"cache   {_megabytes(kept)} pruned, {_megabytes(found.cache_unpruned)} keeping all: "
+        f"{100 * kept / found.cache_unpruned:.0f}%",
+        f"share   encoder {100 * share:.0f}% of TTFT pruned, {100 * unpruned:.0f}% keeping all{runs}",
+    ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _footnotes(rows: Sequence[Row]) -> list[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from edgeprune.bundle.codec import decode
+from edgeprune.bundle.codec import MAY_LACK, decode
 from edgeprune.demo.scenes import Scene
 from edgeprune.eval.data import Sample, scene_samples
 from edgeprune.eval.score import Share, is_right, normalise
@@ -24,11 +24,15 @@ Answerer = Callable[[Image.Image, str], tuple[str, float]]
 
 @dataclass(frozen=True)
 class Reply:
-    """What was answered, the time to first token, and the visual tokens averaged over the decoder layers."""
+    """What was answered, the time to first token, the visual tokens averaged over the decoder layers.
+
+    Also whether nothing was pruned for it.
+    """
 
     text: str
     ttft_ms: float
     visual_tokens: float | None = None
+    unpruned: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Accuracy:
         overall: of all these together; None where no answer is known.
         agreement: share of all questions answered as without pruning, 0..1; None where that was not asked.
         ttft_ms_median: over all questions.
+        spared: questions, of a pruned row, about pictures that have no more visual tokens than it keeps.
     """
 
     label: str
@@ -53,6 +58,7 @@ class Accuracy:
     overall: Share | None
     agreement: float | None
     ttft_ms_median: float
+    spared: int = field(default=0, metadata=MAY_LACK)
 
     @property
     def asked(self) -> dict[str, int]:
@@ -75,7 +81,7 @@ class Report:
         images: pictures they are about.
         seed: of the method that draws at random.
         max_new_tokens: the longest answer.
-        tokens: visual tokens of the unpruned model.
+        tokens: visual tokens of the unpruned model, for the largest picture that it takes.
         keeps: budgets that were asked for, in their order.
         rows: the first is unpruned.
         left_out: per method with budgets out of its reach, which and why.
@@ -149,6 +155,7 @@ def tally(
         overall=Share.of(sum(verdicts), len(verdicts)) if verdicts else None,
         agreement=agreement,
         ttft_ms_median=statistics.median(reply.ttft_ms for reply in replies),
+        spared=sum(reply.unpruned for reply in replies) if method is not None else 0,
     )
 
 
@@ -174,7 +181,8 @@ def measure(label: str, answer: Answerer, scenes: Sequence[Scene], advance: Call
 def table(rows: Sequence[Accuracy]) -> str:
     """The rows as text: percent right per kind with the number of questions on top, TTFT in ms.
 
-    Overall comes with half its 95% interval. What no row knows has no column.
+    Overall comes with half its 95% interval. What no row knows has no column. Below is where a row pruned not every
+    picture.
     """
     first = rows[0]
     columns = [["", *(row.label for row in rows)]]
@@ -190,7 +198,14 @@ def table(rows: Sequence[Accuracy]) -> str:
     columns.append(["TTFT ms", *(f"{row.ttft_ms_median:.1f}" for row in rows)])
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+    found = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+    spared = [
+        f"{row.label}: not pruned for {row.spared} of the questions, whose pictures have no more than {row.keep} "
+        "visual tokens"
+        for row in rows
+        if row.spared
+    ]
+    return "\n".join([*found, *spared])
 
 
 def _overall(row: Accuracy) -> str:

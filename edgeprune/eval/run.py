@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from edgeprune.budget.keep import parse_keep
 from edgeprune.errors import BudgetError, ImageError, QuestionError, UsageError
 from edgeprune.eval.accuracy import Accuracy, Reply, tally
 from edgeprune.eval.data import Sample
+from edgeprune.runtime.request import Pictures
 from edgeprune.runtime.vlm import VLM
 
 KEEPS = ("all", "192", "128", "64", "32")
@@ -36,24 +37,60 @@ class Run:
 UNPRUNED = Run(None, "all")
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a picture becomes: visual tokens that enter the decoder without pruning, and runs of the encoder."""
+
+    tokens: int
+    runs: int
+
+    def spared(self, keep: str) -> bool:
+        """Whether a budget, which is well formed, leaves all that there is."""
+        return keep.isdecimal() and int(keep) >= self.tokens
+
+
+def sizes_of(vlm: VLM, samples: Sequence[Sample]) -> dict[int, Size]:
+    """Open every picture, and say what each becomes, by its number, before anything is asked about one.
+
+    Raises:
+        ImageError: a picture cannot be used; the message says which.
+    """
+    found: dict[int, Size] = {}
+    for sample in samples:
+        if sample.index not in found:
+            try:
+                pictures = Pictures([[sample.picture()]], vlm.manifest)
+            except ImageError as error:
+                raise ImageError(f"{sample.where}: {error}") from error
+            found[sample.index] = Size(pictures.tokens, pictures.pixels.runs)
+    return found
+
+
 def plan_runs(
-    vlm: VLM, methods: Sequence[str] | None, keeps: Sequence[str] | None
+    vlm: VLM,
+    methods: Sequence[str] | None,
+    keeps: Sequence[str] | None,
+    samples: Sequence[Sample],
+    sizes: Mapping[int, Size],
 ) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """The rows to run, unpruned first, and one line per method on the budgets that are out of its reach.
 
     Args:
         vlm: an opened bundle.
         methods: None are all the bundle has.
-        keeps: None are the usual ones.
+        keeps: None are the usual ones. A picture that has no more visual tokens than a number is not pruned there.
+        samples: the questions, at least one.
+        sizes: of their pictures.
 
     Raises:
         UsageError: the bundle lacks a method, or a word is given twice or can have no effect.
-        BudgetError: a budget is malformed; or out of reach, where nothing else was asked for in its place: method
-            and budget were both named, or no method reaches the budget, or the method reaches no budget.
+        BudgetError: a budget is malformed; or out of reach, for one of the pictures, where nothing else was asked for
+            in its place: method and budget were both named, or no method reaches the budget, or the method reaches no
+            budget.
     """
     _refuse_twice("--method", methods)
     _refuse_twice("--keep", keeps)
-    tokens = vlm.manifest.vision.tokens
+    tokens = vlm.manifest.most_tokens
     for keep in keeps or ():
         parse_keep(keep, tokens)  # what no method could read is told once, not left out
     runs: list[Run] = []
@@ -61,7 +98,7 @@ def plan_runs(
     for method in [entry.name for entry in vlm.manifest.methods] if methods is None else methods:
         for keep in keeps or KEEPS:
             try:
-                if vlm.plan(keep, method)[1] is not None:
+                if _prunes(vlm, Run(method, keep), samples, sizes):
                     runs.append(Run(method, keep))
             except BudgetError as error:
                 if methods is not None and keeps is not None:
@@ -69,6 +106,24 @@ def plan_runs(
                 refused[Run(method, keep)] = error
     _refuse_idle(methods, keeps, runs, refused)
     return (UNPRUNED, *runs), _left_out(refused)
+
+
+def _prunes(vlm: VLM, run: Run, samples: Sequence[Sample], sizes: Mapping[int, Size]) -> bool:
+    """Whether a run prunes any picture; a BudgetError names the first that it cannot."""
+    first: dict[Size, Sample] = {}
+    for sample in samples:
+        first.setdefault(sizes[sample.index], sample)
+    most, pruned = max(size.tokens for size in first), False
+    if Size(most, 1).spared(run.keep) and int(run.keep) < vlm.manifest.most_tokens:
+        raise BudgetError(f"--keep {run.keep} prunes nothing: the pictures have {most} visual tokens or fewer")
+    for size, sample in first.items():
+        if size.spared(run.keep):
+            continue
+        try:
+            pruned |= vlm.plan(run.keep, run.method, size.tokens, size.runs)[1] is not None
+        except BudgetError as error:
+            raise BudgetError(f"{sample.where}: {error}" if len(first) > 1 else str(error)) from error
+    return pruned
 
 
 def check_questions(vlm: VLM, samples: Sequence[Sample]) -> None:
@@ -80,7 +135,7 @@ def check_questions(vlm: VLM, samples: Sequence[Sample]) -> None:
     for sample in samples:
         try:
             text_tokens = vlm.prompt.encode(sample.question).text_tokens
-            vlm.prompt.check_length(text_tokens, vlm.manifest.vision.tokens, 1)
+            vlm.prompt.check_length(text_tokens, vlm.manifest.most_tokens, 1)
         except QuestionError as error:
             raise QuestionError(f"{sample.where}: {error}") from error
 
@@ -91,6 +146,7 @@ def evaluate(
     runs: Sequence[Run],
     max_new_tokens: int,
     seed: int,
+    sizes: Mapping[int, Size],
     begin: Callable[[str], Any] = lambda label: None,
     advance: Callable[[], Any] = lambda: None,
 ) -> Iterator[Accuracy]:
@@ -102,6 +158,7 @@ def evaluate(
         runs: the first is unpruned: the others are held against it.
         max_new_tokens: the longest answer.
         seed: of the method that draws at random; every picture has another draw.
+        sizes: of the pictures; one that has no more visual tokens than a run keeps is asked about unpruned.
         begin: called before each row with its label.
         advance: called after each answer.
 
@@ -115,7 +172,8 @@ def evaluate(
         begin(run.label)
         replies = []
         for sample in samples:
-            replies.append(ask(vlm, sample, run, max_new_tokens, seed))
+            spared = sizes[sample.index].spared(run.keep)
+            replies.append(ask(vlm, sample, UNPRUNED if spared else run, max_new_tokens, seed))
             advance()
         unpruned = unpruned or replies
         yield tally(run.label, samples, replies, unpruned, run.method, run.keep)
@@ -134,7 +192,7 @@ def ask(vlm: VLM, sample: Sample, run: Run, max_new_tokens: int, seed: int) -> R
         )
     except ImageError as error:
         raise ImageError(f"{sample.where}: {error}") from error
-    return Reply(answer.text, answer.ttft_ms, answer.visual_tokens_average)
+    return Reply(answer.text, answer.ttft_ms, answer.visual_tokens_average, run.method is None)
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import onnx
 import torch
 from onnx import external_data_helper, numpy_helper
 
-from edgeprune.bundle.manifest import Graph, TextFacts
+from edgeprune.bundle.manifest import Graph, Manifest, Role, TextFacts
 from edgeprune.bundle.store import Bundle, open_bundle, writing
 from edgeprune.checkpoint.source import Source
 from edgeprune.errors import CheckpointError, UsageError
@@ -29,6 +29,7 @@ from edgeprune.export.plan import plan_graphs
 from edgeprune.export.progress import Progress, Silent
 from edgeprune.export.trace import TORCH
 from edgeprune.families.family import Family, open_family
+from edgeprune.families.part import Part
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def add_methods(
     for name in names:
         if name in there:
             raise UsageError(f"--add-method {name}: the bundle has it already; it has {', '.join(there)}")
-    model = open_family(old.model.family, source.path)
+    model = open_family(old.model.family, source, old.prompt.medium)
     _check_same(model, bundle, source)
     clip = None if clip_source is None else open_clip(clip_source)
-    methods = load_methods([*there, *names], model, clip)
+    methods = load_methods([*there, *names], model, old.model.family, clip)
     if clip is not None and not any(method.needs_clip for method in methods):
         raise UsageError(f"--clip {clip.source.id} has no effect: {', '.join(names)} needs no CLIP checkpoint")
     plans = plan_graphs(model, methods, old.dtype, old.dialect, clip)
@@ -117,12 +118,16 @@ def add_methods(
 
 
 def _check_same(model: Family, bundle: Bundle, source: Source) -> None:
-    """Sizes, the embedding table and two projections of every layer tell checkpoints apart, fine-tuned ones too."""
+    """Whether the checkpoint is the bundle's, and not a fine-tuned one or one with another encoder.
+
+    Sizes are compared, the embedding table, the last matrix of the encoder and of the projector, and two projections of
+    every layer of the decoder.
+    """
     facts = bundle.manifest
     if (model.decoder_facts, model.vision_facts) == (facts.decoder, facts.vision):
         table = np.load(bundle.path(facts.embedding), mmap_mode="r", allow_pickle=False)
         same = torch.equal(model.embedding().to(TORCH[facts.dtype]), torch.from_numpy(np.array(table)))
-        if same and all(_same_layers(model, bundle, segment) for segment in facts.by_role("segment")):
+        if same and all(_same_weights(bundle, *witness) for witness in _witnesses(model, facts)):
             return
     raise CheckpointError(
         f"{source.path} is not the checkpoint of {bundle.root}, which was exported from {facts.model.id}; "
@@ -130,16 +135,30 @@ def _check_same(model: Family, bundle: Bundle, source: Source) -> None:
     )
 
 
-def _same_layers(model: Family, bundle: Bundle, segment: Graph) -> bool:
-    """Whether a segment's query and value projections, which every fine-tuning changes, are the checkpoint's."""
-    assert segment.layers is not None  # the manifest checked it
-    part = model.segment(*segment.layers, bundle.manifest.dialect == "fused")
-    proto = onnx.load(bundle.path(segment.file), load_external_data=False)
+def _witnesses(model: Family, facts: Manifest) -> Iterator[tuple[Graph, Part, tuple[str, ...]]]:
+    """Graphs, the parts of the checkpoint that they are made of, and the names of the weights to compare."""
+    fused = facts.dialect == "fused"
+    heads: tuple[tuple[Role, Part], ...] = ("vision", model.vision((), fused)), ("project", model.project())
+    for role, part in heads:
+        matrices = [name for name, value in part.module.named_parameters() if value.dim() > 1]
+        yield facts.by_role(role)[0], part, tuple(matrices[-1:])
+    for segment in facts.by_role("segment"):
+        assert segment.layers is not None  # the manifest checked it
+        part = model.segment(*segment.layers, fused)
+        names = (name for name, _ in part.module.named_parameters())
+        # Query and value projections are what every fine-tuning changes.
+        yield segment, part, tuple(name for name in names if name.endswith(("q_proj.weight", "v_proj.weight")))
+
+
+def _same_weights(bundle: Bundle, graph: Graph, part: Part, names: tuple[str, ...]) -> bool:
+    """Whether those weights of a graph are the checkpoint's."""
+    path = bundle.path(graph.file)
+    proto = onnx.load(path, load_external_data=False)
     for tensor in proto.graph.initializer:
-        if not tensor.name.endswith(("q_proj.weight", "v_proj.weight")):
+        if tensor.name not in names:
             continue
         if tensor.external_data:
-            external_data_helper.load_external_data_for_tensor(tensor, str(bundle.path(segment.file).parent))
+            external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         expected = part.tensor(tensor.name).to(TORCH[bundle.manifest.dtype])
         if not torch.equal(expected, torch.from_numpy(np.array(numpy_helper.to_array(tensor)))):
             return False

@@ -11,10 +11,12 @@ import numpy as np
 
 from edgeprune import catalog
 from edgeprune.budget.schedule import Site, reach
+from edgeprune.bundle.extent import most_tokens
 from edgeprune.bundle.manifest import OPSET, SCHEMA, Dialect, Dtype, File, Graph, Manifest, MethodEntry, Model
+from edgeprune.bundle.prompt import Medium
 from edgeprune.bundle.store import Bundle, check_destination, describe, open_bundle, writing
 from edgeprune.checkpoint import facts
-from edgeprune.checkpoint.config import read_config
+from edgeprune.checkpoint.architecture import MEDIA
 from edgeprune.checkpoint.source import Source
 from edgeprune.errors import UsageError
 from edgeprune.export.clip import Clip, open_clip
@@ -24,7 +26,7 @@ from edgeprune.export.method_plan import MethodPlanner
 from edgeprune.export.plan import plan_graphs
 from edgeprune.export.progress import Progress, Silent
 from edgeprune.export.trace import TORCH, Tracer
-from edgeprune.families.family import Family, open_family
+from edgeprune.families.family import Family, family_of, open_family
 from edgeprune.methods import method as methods_lookup
 from edgeprune.methods.method import Method
 
@@ -40,7 +42,8 @@ class Request:
         methods: names of pruning methods.
         dtype: element type of graphs and embedding.
         dialect: operators of the graphs.
-        family: name of the model family.
+        family: name of the model family; None takes that of the checkpoint.
+        medium: what the bundle is asked about, "image" or "video"; None takes the family's first.
         clip: the CLIP checkpoint of the encoder, for methods that read the question with CLIP's text tower.
     """
 
@@ -48,7 +51,8 @@ class Request:
     methods: Sequence[str]
     dtype: Dtype = "fp32"
     dialect: Dialect = "base"
-    family: str = "llava"
+    family: str | None = None
+    medium: Medium | None = None
     clip: Source | None = None
 
 
@@ -67,17 +71,16 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
         OutputError: the destination cannot be written.
     """
     check_destination(destination, force)
-    model = open_family(request.family, request.source.path)
-    config = read_config(request.source.path)
+    family = request.family or family_of(request.source.path)
+    model = open_family(family, request.source, request.medium or MEDIA[family][0])
     clip = None if request.clip is None else open_clip(request.clip)
-    methods = load_methods(request.methods, model, clip)
+    methods = load_methods(request.methods, model, family, clip)
     if clip is not None and not any(method.needs_clip for method in methods):
         raise UsageError(
             f"--clip {clip.source.id} has no effect: {', '.join(request.methods)} needs no CLIP checkpoint"
         )
     plans = plan_graphs(model, methods, request.dtype, request.dialect, clip)
-    prompt = facts.prompt_facts(request.source, config)
-    image = facts.image_processing(request.source)
+    prompt, image = model.prompt(), model.image()
     tokenizer = facts.tokenizer_files(request.source)["tokenizer.json"]
     sizes = model.decoder_facts
     table = sizes.vocab * sizes.hidden * TORCH[request.dtype].itemsize
@@ -90,13 +93,14 @@ def export_bundle(request: Request, destination: Path, force: bool = False, prog
         finish(
             Manifest(
                 schema=SCHEMA,
-                model=Model(request.source.id, request.source.revision, config.architecture, request.family),
+                model=Model(request.source.id, request.source.revision, model.architecture, family),
                 dtype=request.dtype,
                 dialect=request.dialect,
                 opset=OPSET[request.dialect],
                 vision=model.vision_facts,
                 decoder=model.decoder_facts,
                 image=image,
+                layout=model.layout,
                 prompt=prompt,
                 tokenizer=describe(work, work / "tokenizer.json"),
                 embedding=embedding,
@@ -119,8 +123,8 @@ def tools() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _TOOLS}
 
 
-def load_methods(names: Sequence[str], model: Family, clip: Clip | None = None) -> tuple[Method, ...]:
-    """Find methods, and check that a model can carry each.
+def load_methods(names: Sequence[str], model: Family, family: str, clip: Clip | None = None) -> tuple[Method, ...]:
+    """Find methods, and check that a model can carry each; the arguments are those of ``obstacle``.
 
     Raises:
         UsageError: a method is unknown or named twice, or the model cannot carry it; the message says why.
@@ -131,31 +135,35 @@ def load_methods(names: Sequence[str], model: Family, clip: Clip | None = None) 
         raise UsageError(f"--method {','.join(names)} names a method twice")
     methods = tuple(methods_lookup.load(name) for name in names)
     for method in methods:
-        reason = obstacle(method, model, clip)
+        reason = obstacle(method, model, family, clip)
         if reason is not None:
             raise UsageError(f"this model cannot carry {method.name}: {reason}")
     return methods
 
 
-def obstacle(method: Method, model: Family, clip: Clip | None = None) -> str | None:
+def obstacle(method: Method, model: Family, family: str, clip: Clip | None = None) -> str | None:
     """Why a model cannot carry a method; None where it can.
+
+    First what its sizes say, as ``edgeprune list methods --for`` has it, then what only this checkpoint does.
 
     Args:
         method: what prunes.
         model: the checkpoint.
+        family: name of its family.
         clip: the CLIP checkpoint beside it, if one was given.
     """
-    if method.needs_clip and (reason := _clip_obstacle(method, model, clip)) is not None:
+    vision, layers, image = model.vision_facts, model.decoder_facts.layers, model.image()
+    reason = catalog.obstacle(catalog.card(method.name), vision, image.kind, family, layers)
+    if reason is None and method.needs_clip:
+        reason = _clip_obstacle(method, model, clip)
+    if reason is not None:
         return reason
-    layers, tokens = model.decoder_facts.layers, model.vision_facts.tokens
-    cuts = method.cuts(layers)
-    if list(cuts) != sorted(set(cuts)) or any(not 0 < cut < layers for cut in cuts):
-        return f"it cuts before layers {', '.join(map(str, cuts))}, and the decoder has {layers}"
     planner = MethodPlanner(model, method, "fp32", False, clip)
     try:
         planner.before_projector()  # a module refuses an encoder that it cannot prune
         planner.after_projector()
-        reach(method.name, Site(tokens, planner.entry.places, layers))
+        tokens, medium = most_tokens(vision, image, model.layout), model.prompt().medium
+        reach(method.name, Site.of(vision, layers, medium, planner.entry.places, tokens, image.most_runs))
     except UsageError as error:
         return str(error)
     return None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from edgeprune import catalog
 from edgeprune.bundle.manifest import Cut, Dtype, MethodEntry, Role, Tensor
 from edgeprune.catalog import Probe
 from edgeprune.errors import EdgePruneError
@@ -21,19 +22,32 @@ from edgeprune.families.family import Family
 from edgeprune.families.part import Part
 from edgeprune.methods.method import Method
 
-SCALARS = ("span_start", "span_length", "keep", "merge", "seed")
+SCALARS = ("keep", "merge", "seed", "runs", "text_after")
 
 Tensors = dict[str, Tensor]
+Positions = Literal["repack", "keep"]
+
+
+def pixel_tensors(model: Family, dtype: Dtype) -> tuple[Tensor, ...]:
+    """The inputs of a vision graph."""
+    return tuple(Tensor(name, dtype if kind == "real" else "int64", axes) for name, kind, axes in model.pixel_inputs)
+
+
+def position_ids(model: Family, name: str, rows: str) -> Tensor:
+    """Positions of a prompt's rows, on one axis or on three."""
+    axes = model.decoder_facts.axes
+    return Tensor(name, "int64", ("B", rows) if axes == 1 else (axes, "B", rows))
 
 
 def probe_tensor(model: Family, probe: Probe, dtype: Dtype) -> Tensor:
     """An output of the scoring head, named after the layer it is read in."""
     facts, name = model.vision_facts, f"{probe.kind}_{probe.layer}"
     if probe.kind == "cls_feature":
-        return Tensor(name, dtype, ("B", 1, facts.width))
+        return Tensor(name, dtype, ("C", 1, facts.width))
     if probe.kind == "cls_attention":
-        return Tensor(name, "fp32", ("B", facts.tokens))
-    return Tensor(name, "fp32", ("B", facts.tokens + 1, facts.head_dim))
+        return Tensor(name, "fp32", ("C", facts.cells or "N"))
+    keys = facts.cells + (facts.class_row != "none")
+    return Tensor(name, "fp32", ("C", keys if facts.cells else "N", facts.head_dim))
 
 
 class MethodPlanner:
@@ -51,6 +65,23 @@ class MethodPlanner:
         self.model, self.method, self.dtype, self.fused, self.clip = model, method, dtype, fused, clip
         self.facts, self.decoder = model.vision_facts, model.decoder_facts
         self.cuts = method.cuts(self.decoder.layers)
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """What the method's stages read of the encoder, by argument name."""
+        found = self.method.probes(self.model.feature_layer)
+        apart = self.facts.class_row == "apart"  # else there is no class row, or it is among the features
+        return {name: probe for name, probe in found.items() if apart or probe.kind != "cls_feature"}
+
+    @property
+    def _positions(self) -> Positions:
+        """Positions of several axes are gathered, whatever the method does with numbers in a row."""
+        return "keep" if self.decoder.axes > 1 else self.method.positions
+
+    @property
+    def _rows(self) -> int | str:
+        """Rows of the features of a run."""
+        return self.facts.tokens or "N"
 
     @property
     def cuts_with_query(self) -> tuple[int, ...]:
@@ -71,53 +102,57 @@ class MethodPlanner:
             cuts.append(self._early("projected"))
         cuts += [Cut(layer, self._name(layer)) for layer in self.cuts]
         prepare = (self._name("prepare"),) if method.prepare is not None else ()
-        return MethodEntry(method.name, method.positions, prepare, tuple(cuts))
+        order = catalog.card(method.name).order
+        return MethodEntry(method.name, self._positions, order, prepare, tuple(cuts))
 
     def before_projector(self) -> list[GraphPlan]:
         """The method's own form of the encoder, or its stage on the encoder's rows."""
         method, width, graphs = self.method, self.facts.width, []
         if method.encoder is not None:
-            size, make = self.model.image_size, method.encoder
-            there = {"pixel_values": self._real("pixel_values", "B", 3, size, size)}
+            make = method.encoder
+            there = {tensor.name: tensor for tensor in pixel_tensors(self.model, self.dtype)}
             graphs.append(
                 self._plan(
                     "encoder",
                     "encoder",
                     lambda: self.model.encoder(make, self.fused),
                     there,
-                    (self._real("features", "B", "K", width), Tensor("kept", "int64", ("B", "K"))),
+                    (self._real("features", "C", "K", width), Tensor("kept", "int64", ("C", "K"))),
                 )
             )
         if method.vision is not None:
-            there = {"features": self._real("features", "B", self.facts.tokens, width), **self._probes()}
-            graphs += self._stage("vision", there, self._real("features_out", "B", "K", width))
+            there = {"features": self._real("features", "C", self._rows, width), **self._probes()}
+            graphs += self._stage("vision", there, self._real("features_out", "C", "K", width))
         return graphs
 
     def after_projector(self) -> list[GraphPlan]:
-        """What runs once on the projected rows, and the stage on them."""
+        """The stage on projected rows, and what must run before it."""
         method, width, graphs = self.method, self.decoder.hidden, []
-        rows = self.facts.tokens if method.encoder is None and method.vision is None else "V"
         there = {
-            "visual": self._real("visual", "B", rows, width),
-            "after": self._real("after", "B", "t", width),
-            "question": self._real("question", "B", "q", width),
+            "visual": self._real("visual", "C", self._rows, width),
+            "question": self._real("question", 1, "q", width),
         }
         if method.needs_clip:
             there["text_ids"] = Tensor("text_ids", "int64", (1, self._clip.config.text.length))
-        if method.prepare is not None:
+        if self._prepares(late=False):
             graphs.append(self._plan("prepare", "prepare", self._prepare, there, (self._prepared(),)))
             there[self._prepared().name] = self._prepared()
         if method.projected is not None:
-            there |= {"features": self._real("features", "B", rows, self.facts.width), **self._probes()}
-            graphs += self._stage("projected", there, self._real("visual_out", "B", "K", width))
+            there |= {"features": self._real("features", "C", self._rows, self.facts.width), **self._probes()}
+            graphs += self._stage("projected", there, self._real("visual_out", "C", "K", width))
         return graphs
+
+    def after_assembly(self) -> list[GraphPlan]:
+        """What runs once on the whole prompt."""
+        if not self._prepares(late=True):
+            return []
+        return [self._plan("prepare", "prepare", self._prepare, self._prompt(), (self._prepared(),))]
 
     def cut(self, layer: int) -> GraphPlan:
         """The cut before a decoder layer."""
         d = self.decoder
         there = {
-            "hidden": self._real("hidden", "B", "S", d.hidden),
-            "position_ids": Tensor("position_ids", "int64", ("B", "S")),
+            **self._prompt(),
             "query": self._real(f"query_{layer - 1}", "B", d.heads, "S", d.head_dim),
             "key": self._real(f"present_key_{layer - 1}", "B", d.kv_heads, "S", d.head_dim),
         }
@@ -125,7 +160,8 @@ class MethodPlanner:
             there[self._prepared().name] = self._prepared()
         outputs = (
             self._real("hidden_out", "B", "R", d.hidden),
-            Tensor("position_ids_out", "int64", ("B", "R")),
+            position_ids(self.model, "position_ids_out", "R"),
+            Tensor("visual_rows_out", "int64", ("B", "K")),
             Tensor("kept", "int64", ("B", "K")),
         )
         return self._plan(layer, "prune", lambda: self._cut_part(layer), there, outputs)
@@ -135,13 +171,14 @@ class MethodPlanner:
         graphs, facts = [], self.facts
         make = self.method.vision if place == "vision" else self.method.projected
         if self._early(place).kernel is not None:
-            outputs = [Tensor("kernel", "fp32", ("B", facts.tokens, facts.tokens))]
+            cells = facts.cells or "N"
+            outputs = [Tensor("kernel", "fp32", ("C", cells, cells))]
             if self.method.sampler == "repulsion":
-                outputs.append(Tensor("start", "fp32", ("B", facts.tokens)))
+                outputs.append(Tensor("start", "fp32", ("C", cells)))
             graphs.append(self._plan("kernel", "kernel", self._kernel, there, tuple(outputs)))
-            there = {**there, "chosen": Tensor("chosen", "int64", ("B", "K"))}
+            there = {**there, "chosen": Tensor("chosen", "int64", ("C", "K"))}
         assert make is not None  # callers look
-        outputs = [rows, Tensor("kept", "int64", ("B", "K"))]
+        outputs = [rows, Tensor("kept", "int64", ("C", "K"))]
         graphs.append(self._plan(place, "prune", lambda: self._free(make(facts)), there, tuple(outputs)))
         return graphs
 
@@ -173,8 +210,19 @@ class MethodPlanner:
         return Tensor(name, self.dtype, shape)
 
     def _probes(self) -> Tensors:
-        probes = self.method.probes(self.model.feature_layer)
-        return {name: probe_tensor(self.model, probe, self.dtype) for name, probe in probes.items()}
+        return {name: probe_tensor(self.model, probe, self.dtype) for name, probe in self.probes.items()}
+
+    def _prompt(self) -> Tensors:
+        """The assembled prompt."""
+        return {
+            "hidden": self._real("hidden", "B", "S", self.decoder.hidden),
+            "position_ids": position_ids(self.model, "position_ids", "S"),
+            "visual_rows": Tensor("visual_rows", "int64", ("B", "V")),
+        }
+
+    def _prepares(self, late: bool) -> bool:
+        """Whether the method has something that runs once, on the assembled prompt or before it is."""
+        return self.method.prepare is not None and late == ("hidden" in _arguments(self._prepare().module))
 
     def _prepared(self) -> Tensor:
         """The output of the method's prepare graph, which its module declares."""
@@ -205,7 +253,12 @@ class MethodPlanner:
 
     def _cut_part(self, layer: int) -> Part:
         assert self.method.decoder_cut is not None  # a method with cuts has one
-        return self.model.cut(self.method.decoder_cut, layer, self.fused)
+        make = self.method.decoder_cut
+
+        def place(config: Any, fused: bool) -> nn.Module:
+            return make(config, fused, self._positions)
+
+        return self.model.cut(place, layer, self.fused)
 
 
 def _arguments(module: nn.Module) -> tuple[str, ...]:

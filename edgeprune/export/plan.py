@@ -9,25 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-from torch import nn
-
 from edgeprune.bundle.manifest import Dialect, Dtype, Tensor
 from edgeprune.catalog import Probe
+from edgeprune.export.assemble import assemble_part
 from edgeprune.export.clip import Clip
 from edgeprune.export.graph_plan import GraphPlan
-from edgeprune.export.method_plan import MethodPlanner, probe_tensor
+from edgeprune.export.method_plan import MethodPlanner, pixel_tensors, position_ids, probe_tensor
 from edgeprune.families.family import Family
-from edgeprune.families.part import Part
 from edgeprune.methods.method import Method
-
-
-class Assemble(nn.Module):
-    """Text rows, visual rows, text rows: the decoder's input."""
-
-    def forward(self, before: torch.Tensor, visual: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """Join [B, a, D], [B, K, D] and [B, t, D] into [B, S, D]."""
-        return torch.cat((before, visual, after), dim=1)
 
 
 def plan_graphs(
@@ -46,13 +35,14 @@ def plan_graphs(
     planner = _Planner(model, dtype, fused)
     own = [MethodPlanner(model, method, dtype, fused, clip) for method in methods]
     cuts = sorted({cut for method in methods for cut in method.cuts(layers)})
-    probes = dict.fromkeys(probe for method in methods for probe in method.probes(model.feature_layer).values())
+    probes = dict.fromkeys(probe for planned in own for probe in planned.probes.values())
     queries = {cut for planned in own for cut in planned.cuts_with_query}
     graphs = [planner.vision(tuple(probes))]
     graphs += [graph for planned in own for graph in planned.before_projector()]
     graphs.append(planner.project())
     graphs += [graph for planned in own for graph in planned.after_projector()]
     graphs.append(planner.assemble())
+    graphs += [graph for planned in own for graph in planned.after_assembly()]
     for first, last in pairwise((0, *cuts, layers)):
         graphs += [planned.cut(first) for planned in own if first in planned.cuts]
         graphs.append(planner.segment(first, last, last in queries))
@@ -70,16 +60,15 @@ class _Planner:
         return Tensor(name, self.dtype, shape)
 
     def vision(self, probes: tuple[Probe, ...]) -> GraphPlan:
-        size = self.model.image_size
         pairs = tuple((probe.kind, probe.layer) for probe in probes)
         return GraphPlan(
             name="vision",
             role="vision",
             layers=None,
             part=lambda: self.model.vision(pairs, self.fused),
-            inputs=(self.real("pixel_values", "B", 3, size, size),),
+            inputs=pixel_tensors(self.model, self.dtype),
             outputs=(
-                self.real("features", "B", self.facts.tokens, self.facts.width),
+                self.real("features", "C", self.facts.tokens or "N", self.facts.width),
                 *(probe_tensor(self.model, probe, self.dtype) for probe in probes),
             ),
         )
@@ -90,19 +79,23 @@ class _Planner:
             role="project",
             layers=None,
             part=self.model.project,
-            inputs=(self.real("features", "B", "K", self.facts.width),),
-            outputs=(self.real("visual", "B", "K", self.decoder.hidden),),
+            inputs=(self.real("features", "C", "K", self.facts.width),),
+            outputs=(self.real("visual", "C", "K", self.decoder.hidden),),
         )
 
     def assemble(self) -> GraphPlan:
-        width = self.decoder.hidden
+        width, taps = self.decoder.hidden, self.model.layout.taps
+        order = ("B", "S") if taps == 1 else ("B", "S", "J")
         return GraphPlan(
             name="assemble",
             role="assemble",
             layers=None,
-            part=lambda: Part(Assemble(), self.model.weights, str),
-            inputs=tuple(
-                self.real(name, "B", rows, width) for name, rows in (("before", "a"), ("visual", "K"), ("after", "t"))
+            part=lambda: assemble_part(self.model),
+            inputs=(
+                self.real("text", "B", "t", width),
+                self.real("visual", "C", "K", width),
+                Tensor("order", "int64", order),
+                *([] if taps == 1 else [self.real("weight", *order)]),
             ),
             outputs=(self.real("hidden", "B", "S", width),),
         )
@@ -120,7 +113,7 @@ class _Planner:
             part=lambda: self.model.segment(first, last, self.fused, shows_query),
             inputs=(
                 self.real("hidden", "B", "S", d.hidden),
-                Tensor("position_ids", "int64", ("B", "S")),
+                position_ids(self.model, "position_ids", "S"),
                 *(self.real(f"past_{name}", "B", d.kv_heads, "P", d.head_dim) for name in names),
             ),
             outputs=(

@@ -27,8 +27,9 @@ from edgeprune.layers.repeat import Repeated
 
 TORCH = {"fp32": torch.float32, "fp16": torch.float16, "int64": torch.int64}
 # What a graph is traced with: any sizes do that differ from each other and from 0 and 1.
-_EXAMPLE = {"B": 2, "S": 26, "P": 5, "K": 9, "V": 19, "a": 3, "t": 4, "q": 6}
-_EXAMPLE_SCALARS = {"span_start": 3, "span_length": 19, "keep": 9, "merge": 2, "seed": 7}
+_EXAMPLE = {"B": 2, "C": 6, "S": 26, "P": 5, "K": 9, "V": 19, "N": 20, "J": 3, "t": 7, "q": 8}
+_EXAMPLE |= {"w": 10, "p": 13, "l": 17}  # of pictures that keep their resolution
+_EXAMPLE_SCALARS = {"keep": 9, "merge": 2, "seed": 11, "runs": 3, "text_after": 4}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Rotary position embedding: the half-split rotation of Llama, with its linear and llama3 frequency scalings."""
+"""Rotary position embedding: the half-split rotation of Llama, with its linear and llama3 frequency scalings.
+
+Positions have one axis, or three (time, row, column) that share the rotation planes between them: M-RoPE (Wang et al.,
+"Qwen2-VL", 2024, section 2.1).
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,19 @@ class RopeSettings(Protocol):
     def high_freq_factor(self) -> float: ...
     @property
     def original_context(self) -> int: ...
+    @property
+    def sections(self) -> tuple[int, ...]: ...
+
+
+class RotarySettings(Protocol):
+    """What a rotation needs to know of a checkpoint's decoder configuration."""
+
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def rope(self) -> RopeSettings: ...
 
 
 def inverse_frequencies(rope: RopeSettings, head_dim: int) -> torch.Tensor:
@@ -55,19 +72,29 @@ class Rotary(nn.Module):
     """Rotates queries and keys by their position ids.
 
     The tables end at the model's context; the runtime refuses longer sequences before they get here.
+
+    Args:
+        config: the decoder's sizes. ``rope.sections`` says how many planes each of three axes takes, in this order;
+            empty where positions have one axis.
+        fused: dialect.
     """
 
-    def __init__(self, head_dim: int, context: int, fused: bool) -> None:
+    def __init__(self, config: RotarySettings, fused: bool) -> None:
         super().__init__()
-        self.cos = nn.Parameter(torch.empty(context, head_dim // 2), requires_grad=False)
-        self.sin = nn.Parameter(torch.empty(context, head_dim // 2), requires_grad=False)
-        self.fused = fused
+        self.cos = nn.Parameter(torch.empty(config.context, config.head_dim // 2), requires_grad=False)
+        self.sin = nn.Parameter(torch.empty(config.context, config.head_dim // 2), requires_grad=False)
+        self.sections, self.fused = config.rope.sections, fused
 
     def angles(self, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of the two tables: [B, S] int64 to two [B, 1, S, d / 2].
+        """Cosines and sines of positions: two [B, 1, S, d / 2].
 
-        The fused operator reads the tables itself and leaves these to be dropped as unused.
+        With one axis the fused operator reads the tables itself and leaves these to be dropped as unused.
+
+        Args:
+            position_ids: [B, S] int64; [3, B, S] with three axes.
         """
+        if self.sections:
+            return self._share(position_ids, self.cos)[:, None], self._share(position_ids, self.sin)[:, None]
         cos = nn.functional.embedding(position_ids, self.cos)[:, None]
         sin = nn.functional.embedding(position_ids, self.sin)[:, None]
         return cos, sin
@@ -75,10 +102,27 @@ class Rotary(nn.Module):
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
-        """Rotate ``x`` [B, H, S, d]."""
-        if self.fused:
+        """Rotate ``x`` [B, H, S, d] by its positions and their angles."""
+        if self.fused and not self.sections:
             return torch.onnx.ops.rotary_embedding(x, self.cos, self.sin, position_ids)
-        cos, sin = angles
-        half = x.shape[-1] // 2
-        first, second = x[..., :half], x[..., half:]
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return rotate(x, *angles, self.fused)
+
+    def _share(self, position_ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Rows of a table, each plane by the axis of its section: [B, S, d / 2]."""
+        rows = nn.functional.embedding(position_ids, table).split(self.sections, dim=-1)
+        return torch.cat([row[axis] for axis, row in enumerate(rows)], dim=-1)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, fused: bool) -> torch.Tensor:
+    """Rotate ``x`` [B, H, S, d] by angles: plane i is its columns i and d / 2 + i.
+
+    Args:
+        x: queries or keys.
+        cos, sin: [B, 1, S, d / 2] in the dtype of ``x``.
+        fused: dialect.
+    """
+    if fused:
+        return torch.onnx.ops.rotary_embedding(x, cos.squeeze(1), sin.squeeze(1))
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -14,14 +14,22 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgeprune.methods.attention import probabilities
+from edgeprune.methods.attention import last_row
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import top
-from edgeprune.methods.span import keep_rows, read_keep, read_span
+from edgeprune.methods.selection import read_keep, top
+from edgeprune.methods.visual_rows import Positions, columns, drop_rows
 
 
 class DecoderCut(nn.Module):
-    """The cut; it has no weights."""
+    """The cut; it has no weights.
+
+    Args:
+        positions: what becomes of position ids.
+    """
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__()
+        self.positions = positions
 
     def forward(
         self,
@@ -29,29 +37,26 @@ class DecoderCut(nn.Module):
         position_ids: torch.Tensor,
         query: torch.Tensor,
         key: torch.Tensor,
-        span_start: torch.Tensor,
-        span_length: torch.Tensor,
+        visual_rows: torch.Tensor,
         keep: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows of ``hidden``.
 
         Args:
             hidden: [B, S, D].
-            position_ids: [B, S] int64.
+            position_ids: [B, S] int64, or [3, B, S] with three axes.
             query: [B, H, S, d], rotated, of the layer before the cut.
             key: [B, G, S, d], rotated, of the same layer.
-            span_start, span_length: int64 scalars.
+            visual_rows: [B, V] int64, ascending, which rows of ``hidden`` are visual.
             keep: int64 scalar K, visual rows out.
 
         Returns:
-            hidden [B, S - v + K, D]; the position ids of its rows; ``kept`` [B, K] int64, indices into the v visual
-            rows, ascending.
+            hidden [B, R, D], R = S - V + K; its position ids [B, R], or [3, B, R]; its visual rows [B, K] int64,
+            ascending; and ``kept`` [B, K] int64, indices into the V visual rows, ascending.
         """
-        start, end = read_span(hidden, span_start, span_length)
-        last = probabilities(query[:, :, -1, None], key, hidden.shape[1] - 1)
-        score = last.mean(dim=1)[:, 0, start:end]
+        score = columns(last_row(query[:, :, -1, None], key), visual_rows)
         kept = top(score, read_keep(keep, score.shape[1]))
-        return *keep_rows(hidden, position_ids, start, end, kept), kept
+        return *drop_rows(hidden, position_ids, visual_rows, kept, self.positions), kept
 
 
-METHODS = (Method(name="fastv", positions="keep", decoder_cut=lambda config, fused: DecoderCut()),)
+METHODS = (Method(name="fastv", positions="keep", decoder_cut=lambda config, fused, positions: DecoderCut(positions)),)

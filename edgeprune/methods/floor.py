@@ -8,27 +8,41 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from edgeprune.bundle.sizes import Vision
+from edgeprune.methods.class_row import without_class_row
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import gather_rows, top
-from edgeprune.methods.span import read_keep
+from edgeprune.methods.selection import gather_rows, read_keep, top
 
 _PRIME = 2**31 - 1  # squares of what is below it fit into int64
 
 
-class Uniform(nn.Module):
+class _Blind(nn.Module):
+    """A stage that looks at nothing.
+
+    Args:
+        vision: says whether the class row is among the features.
+    """
+
+    def __init__(self, vision: Vision) -> None:
+        super().__init__()
+        self.vision = vision
+
+
+class Uniform(_Blind):
     """K patches at even distances in row-major order: the i-th is floor((2 i + 1) N / (2 K))."""
 
     def forward(self, features: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep evenly spaced patches.
 
         Args:
-            features: [B, N, Dv] patch rows.
-            keep: int64 scalar K, rows out.
+            features: [C, N, Dv] the encoder's rows.
+            keep: int64 scalar K, patches out of a run.
 
         Returns:
-            rows [B, K, Dv] and ``kept`` [B, K] int64 patch indices, ascending.
+            rows [C, K, Dv] and ``kept`` [C, K] int64 patch indices, ascending.
         """
-        b, n, _ = features.shape
+        patches = without_class_row(features, self.vision)
+        b, n, _ = patches.shape
         count = read_keep(keep, n)
         middle = (2 * torch.arange(count, device=features.device) + 1) * n
         # The quotient by 2 K is how many multiples of 2 K are reached: compared, because a floor division of tensors
@@ -36,11 +50,11 @@ class Uniform(nn.Module):
         multiple = (torch.arange(n, device=features.device) + 1) * (2 * keep)
         kept = (multiple <= middle[:, None]).to(torch.int32).sum(dim=1, dtype=torch.int32).to(torch.int64)
         kept = kept.expand(b, -1)
-        return gather_rows(features, kept), kept
+        return gather_rows(patches, kept), kept
 
 
-class Random(nn.Module):
-    """K patches at random, the same ones for the same seed on every machine, and for every image of a batch."""
+class Random(_Blind):
+    """K patches at random, the same ones for the same seed on every machine, and for every run of a batch."""
 
     def forward(
         self, features: torch.Tensor, keep: torch.Tensor, seed: torch.Tensor
@@ -48,19 +62,20 @@ class Random(nn.Module):
         """Keep the patches with the K largest random numbers.
 
         Args:
-            features: [B, N, Dv] patch rows.
-            keep: int64 scalar K, rows out.
+            features: [C, N, Dv] the encoder's rows.
+            keep: int64 scalar K, patches out of a run.
             seed: int64 scalar, 0 or more.
 
         Returns:
-            rows [B, K, Dv] and ``kept`` [B, K] int64 patch indices, ascending.
+            rows [C, K, Dv] and ``kept`` [C, K] int64 patch indices, ascending.
         """
-        b, n, _ = features.shape
+        patches = without_class_row(features, self.vision)
+        b, n, _ = patches.shape
         patch = torch.arange(n, device=features.device)
         # Below 2^31, so that ``top`` compares exact integers; fp32 would round them into ties.
         numbers = scramble(patch, seed).to(torch.int32)[None]
         kept = top(numbers, read_keep(keep, n)).expand(b, -1)
-        return gather_rows(features, kept), kept
+        return gather_rows(patches, kept), kept
 
 
 def scramble(patch: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
@@ -85,6 +100,6 @@ def _rest(x: torch.Tensor) -> torch.Tensor:
 
 
 METHODS = (
-    Method(name="uniform", vision=lambda vision: Uniform()),
-    Method(name="random", vision=lambda vision: Random()),
+    Method(name="uniform", vision=Uniform),
+    Method(name="random", vision=Random),
 )

@@ -1,13 +1,14 @@
 """FlowCut: patches leave the encoder while it runs, as many at a time as the class row's attention is focused.
 
-Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5; every image has a schedule of its own.
+Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5; every prompt has a schedule of its own.
 
 1. In every layer before the selected one, a patch scores (attention from the class row + likeness of its value to the
    class row's, each as a share of its sum) times the L1 norm of its value; half of that and half of what the layers
    before made is its standing.
 2. After every second layer, the last of them the one before the selected layer, the patches of the lowest standing
    leave: of n patches with T to keep and R layers left, (n - T) / sqrt(R) * (1 - h^2), h the attention's entropy;
-   with no layer left, all beyond T.
+   with no layer left, all beyond T. Of a prompt's tiles, frames or pictures each loses as many as the one that loses
+   most, as released; the release's second cut, inside the decoder of models with tiles, is not here.
 3. Rows are dropped, not merged.
 
 Patches that have left stay in the tensors, where nothing sees them, up to the selected layer, which runs on what is
@@ -24,8 +25,8 @@ from torch import nn
 from edgeprune.errors import UsageError
 from edgeprune.layers.attention import attend
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import chosen_first, gather_rows, rank
-from edgeprune.methods.span import read_keep
+from edgeprune.methods.runs import most_of_prompt
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep
 from edgeprune.towers.clip import ClipSettings, ClipTower, Layer
 
 _LEAST = torch.finfo(torch.float32).min
@@ -53,15 +54,18 @@ class Encoder(nn.Module):
         tower = ClipTower(config, feature_layer, (), fused)
         self.embeddings, self.pre_layrnorm, self.encoder = tower.embeddings, tower.pre_layrnorm, tower.encoder
 
-    def forward(self, pixel_values: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, pixel_values: torch.Tensor, keep: torch.Tensor, runs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode and prune.
 
         Args:
-            pixel_values: [B, 3, h, w].
-            keep: int64 scalar K, patches out.
+            pixel_values: [C, 3, h, w].
+            keep: int64 scalar K, patches out of a run.
+            runs: int64 scalar, how many runs a prompt has.
 
         Returns:
-            features [B, K, Dv] and ``kept`` [B, K] int64 patch indices, ascending.
+            features [C, K, Dv] and ``kept`` [C, K] int64 patch indices, ascending; without the class row.
         """
         x = self.pre_layrnorm(self.embeddings(pixel_values))
         count = read_keep(keep, x.shape[1] - 1)
@@ -74,7 +78,7 @@ class Encoder(nn.Module):
             standing = score if standing is None else 0.5 * standing + 0.5 * score
             left = len(layers) - 1 - index
             if left % 2 == 0:
-                most = _stay(attention, alive, keep, left)
+                most = _stay(attention, alive, keep, runs, left)
                 alive = rank(standing.masked_fill(~alive, -1.0)) < most
                 seen = torch.cat((torch.ones_like(alive[:, :1]), alive), dim=1)
                 mask = torch.where(seen, 0.0, _LEAST)[:, None, None]
@@ -117,17 +121,20 @@ def _share(row: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor | None) -> 
     return weights / weights.sum(dim=1, keepdim=True).clamp_min(_TINY)
 
 
-def _stay(attention: torch.Tensor, alive: torch.Tensor, keep: torch.Tensor, left: int) -> torch.Tensor:
-    """How many patches stay at a cut.
+def _stay(
+    attention: torch.Tensor, alive: torch.Tensor, keep: torch.Tensor, runs: torch.Tensor, left: int
+) -> torch.Tensor:
+    """How many patches stay at a cut: of all runs of a prompt as many as of the one that loses most.
 
     Args:
-        attention: [B, N] fp32, shares of the class row's attention.
-        alive: [B, N] bool, patches before the cut.
+        attention: [C, N] fp32, shares of the class row's attention.
+        alive: [C, N] bool, patches before the cut.
         keep: int64 scalar.
+        runs: int64 scalar.
         left: layers before the selected one that come after the cut.
 
     Returns:
-        [B, 1] or a scalar, int64.
+        [C, 1] or a scalar, int64.
     """
     if left == 0:
         return keep
@@ -135,7 +142,7 @@ def _stay(attention: torch.Tensor, alive: torch.Tensor, keep: torch.Tensor, left
     entropy = -(attention * attention.clamp_min(_TINY).log()).sum(dim=1, keepdim=True)
     focus = (entropy / n.log().clamp_min(1e-6)).clamp(0.0, 1.0)  # a single patch has no entropy: 0 / 0
     go = torch.round((n - keep) * (1.0 / math.sqrt(left)) * (1.0 - focus * focus))
-    return torch.maximum((n - go).to(torch.int64), keep)
+    return torch.maximum((n - most_of_prompt(go, runs)).to(torch.int64), keep)
 
 
 METHODS = (Method(name="flowcut", encoder=Encoder),)

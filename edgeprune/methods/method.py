@@ -24,17 +24,19 @@ class Method:
 
     Attributes:
         name: what users type; a card of that name is in the catalog.
-        positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original ids).
+        positions: position ids after a cut, "repack" (0..S'-1) or "keep" (original ids), on decoders whose positions
+            have one axis; with three, every method keeps them.
         encoder: makes a vision graph of the method's own, from (encoder configuration, selected layer, fused).
         vision: makes the stage on the encoder's rows, from the encoder's facts.
-        prepare: makes a graph that runs once, on the projected rows and the text, before the first cut after them.
+        prepare: makes a graph that runs once: on the assembled prompt, before the first cut inside the decoder, where
+            it reads ``hidden``, else before the projected stage.
         projected: makes the stage on the projected rows, from the encoder's facts.
         kernel: makes the graph in front of ``vision`` or ``projected`` whose output ``sampler`` chooses by.
         sampler: what chooses rows on the host from ``kernel`` (``runtime.samplers``); None where a graph does.
         needs_clip: whether ``prepare`` and ``kernel`` are parts of a CLIP checkpoint beside the model's own; they are
             then made from (its configuration, fused) and (the encoder's facts, its configuration), with its names.
-        decoder_cut: makes the module of a cut from (decoder configuration, fused); its parameters, if any, carry the
-            names of the decoder layer that follows the cut.
+        decoder_cut: makes the module of a cut from (decoder configuration, fused, positions); its parameters, if any,
+            carry the names of the decoder layer that follows the cut.
     """
 
     name: str

@@ -3,8 +3,8 @@
 Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference" (ICML 2025), and
 the authors' released code in its versions 1.5 (``sparsevlm``) and 2.0 (``sparsevlm-plus``):
 
-1. Raters, once, at the decoder's input: each visual row's softmax over the text after it, averaged over visual rows;
-   words above the mean of that are raters.
+1. Raters, once, at the decoder's input: each visual row's softmax over the text behind the last visual row, averaged
+   over visual rows; words above the mean of that are raters.
 2. Cuts before layers 3, 7 and 16 of 32, at the same fractions of other depths. A visual row scores the attention it
    gets from the raters in the layer that just ran, averaged over heads and raters.
 3. 1.5: of the rows that were not selected, the best 30 % are clustered (DPC-kNN) and every cluster gives one row, the
@@ -24,10 +24,10 @@ from torch import nn
 
 from edgeprune.decoders.llama import LlamaSettings
 from edgeprune.layers.rotary import Rotary
-from edgeprune.methods.attention import probabilities
+from edgeprune.methods.attention import last_rows
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_count, top
-from edgeprune.methods.span import keep_rows, read_keep, read_span, renumber, replace_rows
+from edgeprune.methods.selection import best, by_place, chosen_first, gather_rows, rank, read_count, read_keep, top
+from edgeprune.methods.visual_rows import Positions, columns, drop_rows, read_text_after
 
 HEADS = 14  # fixed in the code, for any number of heads
 # Gravity falls with distance and would change its sign beyond the published prompts (at a distance of 1479 for d =
@@ -36,21 +36,24 @@ LEAST_GRAVITY = 0.01
 
 
 class Raters(nn.Module):
-    """Which rows of the text after the image may vote."""
+    """Which rows of the text after the last visual row may vote."""
 
     OUTPUT = ("rater", "fp32", ("B", "t"))
 
-    def forward(self, visual: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, visual_rows: torch.Tensor, text_after: torch.Tensor) -> torch.Tensor:
         """Find the raters.
 
         Args:
-            visual: [B, N, D] projected visual rows.
-            after: [B, t, D] embedded text after them.
+            hidden: [B, S, D] the decoder's input.
+            visual_rows: [B, V] int64, which of its rows are visual.
+            text_after: int64 scalar t, rows behind the last of them, which may be raters.
 
         Returns:
             [B, t] fp32, 1 for a rater and 0 for others; all are raters where none stands out.
         """
-        likeness = torch.matmul(visual.float(), after.float().transpose(1, 2))
+        first = hidden.shape[1] - read_text_after(text_after, hidden)
+        visual, after = gather_rows(hidden, visual_rows).float(), hidden[:, first:].float()
+        likeness = torch.matmul(visual, after.transpose(1, 2))
         relevance = torch.softmax(likeness, dim=2).mean(dim=1)
         rater = (relevance > relevance.mean(dim=1, keepdim=True)).float()
         none = rater.sum(dim=1, keepdim=True) == 0
@@ -58,40 +61,69 @@ class Raters(nn.Module):
 
 
 class DecoderCut(nn.Module):
-    """The cut of version 1.5; it has no weights."""
+    """The cut of version 1.5, which numbers positions anew; it has no weights."""
 
     def forward(
         self,
         hidden: torch.Tensor,
+        visual_rows: torch.Tensor,
         query: torch.Tensor,
         key: torch.Tensor,
         rater: torch.Tensor,
-        span_start: torch.Tensor,
-        span_length: torch.Tensor,
         keep: torch.Tensor,
         merge: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows of ``hidden``.
 
         Args:
-            hidden: [B, S, D]; its last t rows are the text after the image.
+            hidden: [B, S, D]; its last t rows are the text behind the last visual row.
+            visual_rows: [B, V] int64, ascending, which of its rows are visual.
             query: [B, H, S, d], rotated, of the layer before the cut.
             key: [B, G, S, d], rotated, of the same layer.
             rater: [B, t] fp32, from ``Raters``.
-            span_start, span_length: int64 scalars.
             keep: int64 scalar K, visual rows out, clusters included.
             merge: int64 scalar, how many of them are clusters.
 
         Returns:
-            hidden [B, S - v + K, D], in the place of the visual rows the selected ones, ascending, and then the
-            clusters; position ids of that length, from 0; ``kept`` [B, K] int64, indices into the v visual rows, a
-            cluster by its centre.
+            hidden [B, R, D], R = S - V + K, the clusters behind where the last visual row was; its position ids [B, R]
+            from 0; its visual rows [B, K] int64, ascending; and ``kept`` [B, K] int64, indices into the V visual rows,
+            a cluster by its centre.
         """
-        start, end = read_span(hidden, span_start, span_length)
-        score = votes(rater, rated(query, key, rater)[:, :, :, start:end]).mean(dim=1)
-        rows, kept = recycle(hidden[:, start:end], score, keep, merge)
-        pruned = replace_rows(hidden, start, end, rows)
-        return pruned, renumber(pruned), kept
+        clusters, kept = self._recycle(hidden, visual_rows, query, key, rater, keep, merge)
+        return *drop_rows(hidden, None, visual_rows, kept, "repack", clusters), kept
+
+    def _recycle(
+        self,
+        hidden: torch.Tensor,
+        visual_rows: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        rater: torch.Tensor,
+        keep: torch.Tensor,
+        merge: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clusters [B, merge, D], and which visual rows [B, keep] stay or are a cluster's centre."""
+        score = columns(votes(rater, rated(query, key, rater)).mean(dim=1), visual_rows)
+        return recycle(gather_rows(hidden, visual_rows), score, keep, merge)
+
+
+class KeepingCut(DecoderCut):
+    """The same where rows keep their positions; a cluster takes its centre's."""
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden: torch.Tensor,
+        position_ids: torch.Tensor,
+        visual_rows: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        rater: torch.Tensor,
+        keep: torch.Tensor,
+        merge: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``DecoderCut``, with ``position_ids`` [B, S] or [3, B, S] int64 in and [B, R] or [3, B, R] out."""
+        clusters, kept = self._recycle(hidden, visual_rows, query, key, rater, keep, merge)
+        return *drop_rows(hidden, position_ids, visual_rows, kept, "keep", clusters), kept
 
 
 class PlusCut(nn.Module):
@@ -100,81 +132,77 @@ class PlusCut(nn.Module):
     Args:
         config: the decoder's sizes.
         fused: dialect.
+        positions: what becomes of position ids.
     """
 
-    def __init__(self, config: LlamaSettings, fused: bool) -> None:
+    def __init__(self, config: LlamaSettings, fused: bool, positions: Positions) -> None:
         super().__init__()
-        self.rotary = Rotary(config.head_dim, config.context, fused)
+        self.rotary, self.positions = Rotary(config, fused), positions
 
     def forward(
         self,
         hidden: torch.Tensor,
         position_ids: torch.Tensor,
+        visual_rows: torch.Tensor,
         query: torch.Tensor,
         key: torch.Tensor,
         rater: torch.Tensor,
-        span_start: torch.Tensor,
-        span_length: torch.Tensor,
         keep: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows of ``hidden``.
 
         Args:
-            hidden: [B, S, D]; its last t rows are the text after the image.
-            position_ids: [B, S] int64.
+            hidden: [B, S, D]; its last t rows are the text behind the last visual row.
+            position_ids: [B, S] int64, or [3, B, S] with three axes.
+            visual_rows: [B, V] int64, ascending, which rows of ``hidden`` are visual.
             query: [B, H, S, d], rotated, of the layer before the cut.
             key: [B, G, S, d], rotated, of the same layer.
             rater: [B, t] fp32, from ``Raters``.
-            span_start, span_length: int64 scalars.
             keep: int64 scalar K, visual rows out.
 
         Returns:
-            hidden [B, S - v + K, D]; the position ids of its rows; ``kept`` [B, K] int64, indices into the v visual
-            rows, ascending.
+            hidden [B, R, D], R = S - V + K; its position ids [B, R], or [3, B, R]; its visual rows [B, K] int64,
+            ascending; and ``kept`` [B, K] int64, indices into the V visual rows, ascending.
         """
-        start, end = read_span(hidden, span_start, span_length)
-        words = rater.shape[1]
-        attention = rated(query, key, rater)[:, :, :, start:end]
-        head = votes(rater, attention / self.gravity(position_ids, words, start, end))
+        corrected = rated(query, key, rater) / self.gravity(position_ids, rater.shape[1])
+        head = columns(votes(rater, corrected), visual_rows)
         kept = top(best_heads(head), read_keep(keep, head.shape[2]))
-        return *keep_rows(hidden, position_ids, start, end, kept), kept
+        return *drop_rows(hidden, position_ids, visual_rows, kept, self.positions), kept
 
-    def gravity(self, position_ids: torch.Tensor, words: int, start: int, end: int) -> torch.Tensor:
+    def gravity(self, position_ids: torch.Tensor, words: int) -> torch.Tensor:
         """What two rotated rows of ones give: 2 / sqrt(d) times the sum of cos((p_i - p_j) theta_f) over frequencies.
 
         Args:
-            position_ids: [B, S] int64.
-            words: last rows, which are the queries.
-            start, end: the visual rows, half open, which are the keys.
+            position_ids: [B, S] int64; [3, B, S] with three axes, where every frequency takes its own axis.
+            words: last rows, which are the queries; all rows are keys.
 
         Returns:
-            [B, 1, words, end - start] fp32, positive.
+            [B, 1, words, S] fp32, positive.
         """
-        first = position_ids.shape[1] - words
         cos, sin = (table.float() for table in self.rotary.angles(position_ids))
-        total = torch.matmul(cos[:, :, first:], cos[:, :, start:end].transpose(2, 3))
-        total = total + torch.matmul(sin[:, :, first:], sin[:, :, start:end].transpose(2, 3))
+        first = cos.shape[2] - words
+        total = torch.matmul(cos[:, :, first:], cos.transpose(2, 3))
+        total = total + torch.matmul(sin[:, :, first:], sin.transpose(2, 3))
         frequencies = cos.shape[3]
         return total.clamp_min(LEAST_GRAVITY * frequencies) * (2.0 / math.sqrt(2 * frequencies))
 
 
 def rated(query: torch.Tensor, key: torch.Tensor, rater: torch.Tensor) -> torch.Tensor:
-    """Attention of the text after the image, raters or not, to all rows: [B, H, t, S] fp32.
+    """Attention of the text behind the last visual row, raters or not, to all rows: [B, H, t, S] fp32.
 
     How many raters there are is known to no shape, so every word's row is computed and ``votes`` weighs them.
     """
-    first = query.shape[2] - rater.shape[1]
-    return probabilities(query[:, :, first:], key, first)
+    return last_rows(query, key, rater.shape[1])
 
 
 def votes(rater: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-    """The mean over raters [B, t] of attention [B, H, t, v]: [B, H, v] fp32."""
+    """The mean over raters [B, t] of attention [B, H, t, S]: [B, H, S] fp32."""
     share = rater / rater.sum(dim=1, keepdim=True)
     return torch.matmul(share[:, None, None, :], attention)[:, :, 0]
 
 
 def best_heads(score: torch.Tensor) -> torch.Tensor:
-    """The mean of [B, H, v] over the 14 heads with the largest sums, or over all where there are no more: [B, v]."""
+    """The mean of [B, H, V] over the 14 heads with the largest sums, or over all where there are no more: [B, V]."""
     if score.shape[1] <= HEADS:
         return score.mean(dim=1)
     chosen = (rank(score.sum(dim=2)) < HEADS).float()
@@ -187,30 +215,30 @@ def recycle(
     """Keep the ``keep - merge`` best rows and make ``merge`` clusters of the best 30 % of the others.
 
     Args:
-        x: [B, v, D] visual rows.
-        score: [B, v] fp32.
+        x: [B, V, D] visual rows.
+        score: [B, V] fp32.
         keep: int64 scalar, rows out.
         merge: int64 scalar, clusters among them.
 
     Returns:
-        Rows [B, keep, D], the kept ones ascending and then the clusters, in the dtype of ``x``; and the index [B,
-        keep] each came from, a cluster by its centre.
+        The clusters [B, merge, D] in the dtype of ``x``; and [B, keep] int64, the rows that are kept, ascending, and
+        then the centres of the clusters.
     """
     v = x.shape[1]
     count, clusters = read_keep(keep, v), read_count(merge)
     torch._check(clusters >= 1)
     torch._check(count > clusters)
     dominant = count - clusters
+    torch._check(dominant <= v)
     looked_at = (3 * (v - dominant)) // 10 + 1
     torch._check(clusters <= looked_at)
     torch._check(dominant + looked_at <= v)
 
-    place = rank(score)
-    kept = chosen_first(place < dominant)[:, :dominant]
-    rest = chosen_first((place >= dominant) & (place < dominant + looked_at))[:, :looked_at]
+    selected = best(score, dominant)
+    kept = chosen_first(selected)[:, :dominant]
+    rest = chosen_first(best(score, dominant + looked_at) & ~selected)[:, :looked_at]
     merged, centre = cluster(gather_rows(x, rest), clusters)
-    rows = torch.cat((gather_rows(x, kept), merged), dim=1)
-    return rows, torch.cat((kept, rest.gather(1, centre)), dim=1)
+    return merged, torch.cat((kept, rest.gather(1, centre)), dim=1)
 
 
 def cluster(x: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -235,9 +263,9 @@ def cluster(x: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     square = squared_distances(x.float()) / x.shape[2]
     distance = square.sqrt()
 
-    # All are sorted and some taken: at the corners of a TensorRT profile ``count`` may lie beyond the axis.
-    nearest = torch.topk(square, t, dim=2, largest=False, sorted=True).values[:, :, :count]
-    mean = nearest.mean(dim=2)
+    # At the corners of a TensorRT profile ``count`` may lie beyond the axis. Otherwise it is a tenth of the axis, which
+    # TensorRT can sort.
+    mean = torch.topk(square, torch.sym_min(count, t), dim=2, largest=False, sorted=True).values.mean(dim=2)
     mine, other = mean[:, :, None], mean[:, None, :]
     denser = (other < mine) | ((other == mine) & (row[None, :] < row[:, None]))
     greatest = distance.amax(dim=(1, 2), keepdim=True)
@@ -245,7 +273,7 @@ def cluster(x: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     peak = height.clamp_min(torch.finfo(torch.float32).tiny).log() - mean
 
     place = rank(peak)
-    centre = torch.topk(place, t, dim=1, largest=False, sorted=True).indices[:, :count]
+    centre = by_place(place.to(torch.int64))[:, :count]
     to_centre = gather_rows(distance, centre).transpose(1, 2)  # [B, T, C]: distances are symmetric
     # A centre may stand on another one: it stays in its own cluster.
     mine_is = torch.where(place < count, place.to(torch.int64), to_centre.argmin(dim=2))
@@ -269,6 +297,11 @@ def squared_distances(x: torch.Tensor) -> torch.Tensor:
 
 
 METHODS = (
-    Method(name="sparsevlm", positions="repack", prepare=Raters, decoder_cut=lambda config, fused: DecoderCut()),
+    Method(
+        name="sparsevlm",
+        positions="repack",
+        prepare=Raters,
+        decoder_cut=lambda config, fused, positions: DecoderCut() if positions == "repack" else KeepingCut(),
+    ),
     Method(name="sparsevlm-plus", positions="keep", prepare=Raters, decoder_cut=PlusCut),
 )

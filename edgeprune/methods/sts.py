@@ -20,10 +20,12 @@ from torch import nn
 
 from edgeprune.bundle.sizes import Vision
 from edgeprune.errors import UsageError
-from edgeprune.methods.attention import probabilities
+from edgeprune.methods.attention import last_rows
+from edgeprune.methods.class_row import without_class_row
+from edgeprune.methods.grid import fixed_grid
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
-from edgeprune.methods.span import keep_rows, read_keep, read_span
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep, top
+from edgeprune.methods.visual_rows import Positions, columns, drop_rows, read_text_after
 
 _UNLIKE = 0.2  # how much a patch that looks altogether different repels
 _ATTENTION = 1e-3  # weight of the class row's attention, which breaks ties and no more
@@ -36,17 +38,19 @@ class Kernel(nn.Module):
     """How much every patch repels every other, and what each starts with.
 
     Args:
-        vision: the patch grid.
+        vision: the patch grid, and whether the class row is among the features.
+
+    Raises:
+        UsageError: pictures have grids of their own.
     """
 
     place: torch.Tensor
 
     def __init__(self, vision: Vision) -> None:
         super().__init__()
-        patch = torch.arange(vision.tokens)
-        columns = vision.grid[1]
-        place = torch.stack((patch.div(columns, rounding_mode="floor"), patch % columns))
-        self.register_buffer("place", place.float(), persistent=False)
+        self.vision, self.grid = vision, fixed_grid(vision, "sts", "spreads patches over the grid")
+        row, column = _rows_and_columns(self.grid)
+        self.register_buffer("place", torch.stack((row, column)).float(), persistent=False)
 
     def forward(
         self, features: torch.Tensor, cls_attention: torch.Tensor, keep: torch.Tensor
@@ -54,16 +58,16 @@ class Kernel(nn.Module):
         """Build the potential.
 
         Args:
-            features: [B, N, Dv].
-            cls_attention: [B, N] fp32.
-            keep: int64 scalar M; M patches spread evenly lie sqrt(N / M) apart, which is how far repulsion reaches.
+            features: [C, N, Dv], P patches among them.
+            cls_attention: [C, P] fp32.
+            keep: int64 scalar M; M patches spread evenly lie sqrt(P / M) apart, which is how far repulsion reaches.
 
         Returns:
-            kernel [B, N, N] fp32, row j what picking j adds to every patch; start [B, N] fp32.
+            kernel [C, P, P] fp32, row j what picking j adds to every patch; start [C, P] fp32.
         """
+        unit = without_class_row(features, self.vision).float()
         distance = (self.place[:, :, None] - self.place[:, None, :]).square().sum(dim=0)
-        near = torch.exp(distance * (keep.float() * (-0.5 / features.shape[1])))
-        unit = features.float()
+        near = torch.exp(distance * (keep.float() * (-0.5 / unit.shape[1])))
         unit = unit / unit.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         alike = torch.matmul(unit, unit.transpose(1, 2)).clamp_min(0.0)
         low, high = cls_attention.amin(dim=1, keepdim=True), cls_attention.amax(dim=1, keepdim=True)
@@ -79,10 +83,11 @@ class RoundsStage(Kernel):
     which those beyond its own change nothing.
 
     Args:
-        vision: the patch grid.
+        vision: the patch grid, and whether the class row is among the features.
 
     Raises:
-        UsageError: the grid's sides have so few common divisors that some request would need too many rounds.
+        UsageError: pictures have grids of their own, or the grid's sides have so few common divisors that some request
+            would need too many rounds.
     """
 
     cells: torch.Tensor
@@ -90,12 +95,11 @@ class RoundsStage(Kernel):
 
     def __init__(self, vision: Vision) -> None:
         super().__init__(vision)
-        rows, columns = vision.grid
+        rows, columns = self.grid
         common = math.gcd(rows, columns)
         sides = [side for side in range(2, common + 1) if common % side == 0] or [1]
-        groups = [vision.tokens // side**2 for side in sides]
-        patch = torch.arange(vision.tokens)
-        row, column = patch.div(columns, rounding_mode="floor"), patch % columns
+        groups = [rows * columns // side**2 for side in sides]
+        row, column = _rows_and_columns(self.grid)
         cells = [
             row.div(side, rounding_mode="floor") * (columns // side) + column.div(side, rounding_mode="floor")
             for side in sides
@@ -104,7 +108,7 @@ class RoundsStage(Kernel):
         self.register_buffer("groups", torch.tensor(groups), persistent=False)  # [sides]
         self.most = groups[0]
         self.rounds = max(
-            keep // groups[sum(keep < 3 * group for group in groups[:-1])] for keep in range(1, vision.tokens + 1)
+            keep // groups[sum(keep < 3 * group for group in groups[:-1])] for keep in range(1, rows * columns + 1)
         )
         if self.rounds > _MOST_ROUNDS:
             raise UsageError(
@@ -118,12 +122,12 @@ class RoundsStage(Kernel):
         """Sample patches.
 
         Args:
-            features: [B, N, Dv].
-            cls_attention: [B, N] fp32.
-            keep: int64 scalar M, rows out.
+            features: [C, N, Dv], P patches among them.
+            cls_attention: [C, P] fp32.
+            keep: int64 scalar M, patches out of a run.
 
         Returns:
-            rows [B, M, Dv] and ``kept`` [B, M] int64 patch indices, ascending.
+            rows [C, M, Dv] and ``kept`` [C, M] int64 patch indices, ascending.
         """
         kernel, energy = super().forward(features, cls_attention, keep)
         side = (keep < 3 * self.groups[:-1]).to(torch.int64).sum(dim=0, keepdim=True)
@@ -139,8 +143,9 @@ class RoundsStage(Kernel):
         first, best = self._least(energy, cell)
         cell_in = rank(-best) < keep % group
         chosen = chosen | (first & cell_in.index_select(1, cell))
-        kept = chosen_first(chosen)[:, : read_keep(keep, features.shape[1])]
-        return gather_rows(features, kept), kept
+        patches = without_class_row(features, self.vision)
+        kept = chosen_first(chosen)[:, : read_keep(keep, patches.shape[1])]
+        return gather_rows(patches, kept), kept
 
     def _least(self, energy: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Which patches [B, N] are the least of their cell, the first one on ties, and that least [B, cells]."""
@@ -153,23 +158,45 @@ class RoundsStage(Kernel):
 
 
 class GreedyStage(nn.Module):
-    """Takes the rows that the host has picked."""
+    """Takes the patches that the host has picked.
+
+    Args:
+        vision: says whether the class row is among the features.
+    """
+
+    def __init__(self, vision: Vision) -> None:
+        super().__init__()
+        self.vision = vision
 
     def forward(self, features: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gather.
 
         Args:
-            features: [B, N, Dv].
-            chosen: [B, K] int64, ascending.
+            features: [C, N, Dv].
+            chosen: [C, K] int64 patch indices, ascending.
 
         Returns:
-            rows [B, K, Dv] and ``kept`` [B, K] int64, which is ``chosen``.
+            rows [C, K, Dv] and ``kept`` [C, K] int64, which is ``chosen``.
         """
-        return gather_rows(features, chosen), chosen.clone()
+        return gather_rows(without_class_row(features, self.vision), chosen), chosen.clone()
+
+
+def _rows_and_columns(grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of every patch."""
+    patch = torch.arange(grid[0] * grid[1])
+    return patch.div(grid[1], rounding_mode="floor"), patch % grid[1]
 
 
 class DecoderCut(nn.Module):
-    """The cut; it has no weights."""
+    """The cut; it has no weights.
+
+    Args:
+        positions: what becomes of position ids.
+    """
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__()
+        self.positions = positions
 
     def forward(
         self,
@@ -177,28 +204,29 @@ class DecoderCut(nn.Module):
         position_ids: torch.Tensor,
         query: torch.Tensor,
         key: torch.Tensor,
-        span_start: torch.Tensor,
-        span_length: torch.Tensor,
+        visual_rows: torch.Tensor,
+        text_after: torch.Tensor,
         keep: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``; text must follow them.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows of ``hidden``.
 
         Args:
             hidden: [B, S, D].
-            position_ids: [B, S] int64.
+            position_ids: [B, S] int64, or [3, B, S] with three axes.
             query: [B, H, S, d], rotated, of the layer before the cut.
             key: [B, G, S, d], rotated, of the same layer.
-            span_start, span_length: int64 scalars.
+            visual_rows: [B, V] int64, ascending, which rows of ``hidden`` are visual.
+            text_after: int64 scalar, rows behind the last visual one.
             keep: int64 scalar K, visual rows out.
 
         Returns:
-            hidden [B, S - v + K, D]; the position ids of its rows; ``kept`` [B, K] int64, indices into the v visual
-            rows, ascending.
+            hidden [B, R, D], R = S - V + K; its position ids [B, R], or [3, B, R]; its visual rows [B, K] int64,
+            ascending; and ``kept`` [B, K] int64, indices into the V visual rows, ascending.
         """
-        start, end = read_span(hidden, span_start, span_length)
-        attention = probabilities(query[:, :, end:], key, end).mean(dim=1)[:, :, start:end]
-        kept = top(attention.mean(dim=1), read_keep(keep, attention.shape[2]))
-        return *keep_rows(hidden, position_ids, start, end, kept), kept
+        attention = last_rows(query, key, read_text_after(text_after, hidden)).mean(dim=1)
+        score = columns(attention.mean(dim=1), visual_rows)
+        kept = top(score, read_keep(keep, score.shape[1]))
+        return *drop_rows(hidden, position_ids, visual_rows, kept, self.positions), kept
 
 
 METHODS = (
@@ -206,14 +234,14 @@ METHODS = (
         name="sts",
         positions="keep",
         vision=RoundsStage,
-        decoder_cut=lambda config, fused: DecoderCut(),
+        decoder_cut=lambda config, fused, positions: DecoderCut(positions),
     ),
     Method(
         name="sts-greedy",
         positions="keep",
-        vision=lambda vision: GreedyStage(),
+        vision=GreedyStage,
         kernel=Kernel,
         sampler="repulsion",
-        decoder_cut=lambda config, fused: DecoderCut(),
+        decoder_cut=lambda config, fused, positions: DecoderCut(positions),
     ),
 )

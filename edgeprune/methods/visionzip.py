@@ -6,7 +6,7 @@ training. The stage is VisionDrop's first, which was taken from here: ``class_ro
 
 from __future__ import annotations
 
-from edgeprune.methods.class_row import VisionStage
+from edgeprune.methods.class_row import make_stage
 from edgeprune.methods.method import Method
 
-METHODS = (Method(name="visionzip", vision=lambda vision: VisionStage()),)
+METHODS = (Method(name="visionzip", vision=make_stage),)

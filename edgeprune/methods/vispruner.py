@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from edgeprune.bundle.sizes import Vision
 from edgeprune.layers.repeat import Repeated
+from edgeprune.methods.class_row import without_class_row
+from edgeprune.methods.grid import fixed_grid
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import chosen_first, gather_rows, rank
-from edgeprune.methods.span import read_keep
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep
 
 STEP = 8  # rows that go per round
 _NOT_ODD, _NOBODY = -4.0, -8.0  # below any cosine, the second below any sum of a cosine and the first
@@ -73,14 +74,20 @@ class VisionStage(nn.Module):
     """The encoder stage. Tables of a fixed size stand in for rows that go: one more patch, which resembles none.
 
     Args:
-        vision: the patch grid.
+        vision: the patch grid, and whether the class row is among the features.
+
+    Raises:
+        UsageError: pictures have grids of their own.
     """
 
     counts: torch.Tensor
 
     def __init__(self, vision: Vision) -> None:
         super().__init__()
-        n = vision.tokens
+        rows, columns = fixed_grid(
+            vision, "vispruner", "drops eight patches per round, in as many rounds as the grid asks"
+        )
+        self.vision, n = vision, rows * columns
         found = [drops(n, max(1, keep))[1] for keep in range(n + 1)]
         self.rounds = max(len(counts) for counts in found)
         table = [counts + [0] * (self.rounds - len(counts)) for counts in found]
@@ -94,13 +101,14 @@ class VisionStage(nn.Module):
         """Prune the encoder's output.
 
         Args:
-            features: [B, N, Dv] patch rows.
-            cls_attention: [B, N] fp32.
-            keep: int64 scalar K, rows out.
+            features: [C, N, Dv], P patches among them.
+            cls_attention: [C, P] fp32.
+            keep: int64 scalar K, patches out of a run.
 
         Returns:
-            rows [B, K, Dv] and ``kept`` [B, K] int64 patch indices, ascending.
+            rows [C, K, Dv] and ``kept`` [C, K] int64 patch indices, ascending.
         """
+        features = without_class_row(features, self.vision)
         n = features.shape[1]
         important = torch.div(keep, 2, rounding_mode="trunc")
         important = (important + (n - important) % 2).to(torch.int32)

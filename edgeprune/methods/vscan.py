@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from edgeprune.bundle.sizes import Vision
-from edgeprune.methods.attention import NextLayer, probabilities
+from edgeprune.methods.attention import LastRowCut
+from edgeprune.methods.class_row import without_class_row
+from edgeprune.methods.grid import fixed_grid
 from edgeprune.methods.method import Method
-from edgeprune.methods.selection import chosen_first, gather_rows, rank, top
-from edgeprune.methods.span import read_keep, read_span, renumber, replace_rows
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep
 
 _WINDOWS = 4  # per side
 
@@ -28,14 +29,19 @@ class ProjectedStage(nn.Module):
     """Selection after the encoder and merge in the decoder's space; it has no weights.
 
     Args:
-        vision: the patch grid. Rows and columns beyond the last whole window belong to it.
+        vision: the patch grid, and whether the class row is among the rows. Rows and columns beyond the last whole
+            window belong to it.
+
+    Raises:
+        UsageError: pictures have grids of their own.
     """
 
     window: torch.Tensor
 
     def __init__(self, vision: Vision) -> None:
         super().__init__()
-        rows, columns = vision.grid
+        rows, columns = fixed_grid(vision, "vscan", "scans the windows of the grid")
+        self.vision = vision
         tall, wide = min(_WINDOWS, rows), min(_WINDOWS, columns)
         row = (torch.arange(rows) * tall).div(rows - rows % tall, rounding_mode="floor").clamp(max=tall - 1)
         column = (torch.arange(columns) * wide).div(columns - columns % wide, rounding_mode="floor").clamp(max=wide - 1)
@@ -48,14 +54,15 @@ class ProjectedStage(nn.Module):
         """Select and merge.
 
         Args:
-            visual: [B, N, D] projected rows.
-            cls_attention: [B, N] fp32, of the selected layer.
-            local_attention: [B, N] fp32, of the early layer.
-            keep: int64 scalar K, rows out.
+            visual: [C, N, D] projected rows, P patches among them.
+            cls_attention: [C, P] fp32, of the selected layer.
+            local_attention: [C, P] fp32, of the early layer.
+            keep: int64 scalar K, patches out of a run.
 
         Returns:
-            rows [B, K, D] in the order of ``kept`` [B, K] int64, patch indices, ascending.
+            rows [C, K, D] in the order of ``kept`` [C, K] int64, patch indices, ascending.
         """
+        visual = without_class_row(visual, self.vision)
         count = read_keep(keep, visual.shape[1])
         local = self._place_in_window(local_attention) < torch.div(keep, 2 * self.windows, rounding_mode="trunc")
         # What the local scan takes counts first, and the global scan fills up.
@@ -93,42 +100,11 @@ def _merge(x: torch.Tensor, chosen: torch.Tensor, kept: torch.Tensor) -> torch.T
     return (total / (1.0 + member.sum(dim=2, keepdim=True))).to(x.dtype)
 
 
-class DecoderCut(NextLayer):
-    """The cut; carries the next layer's input norm and q/k projections."""
-
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        position_ids: torch.Tensor,
-        span_start: torch.Tensor,
-        span_length: torch.Tensor,
-        keep: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Prune the visual rows [span_start, span_start + span_length) of ``hidden``.
-
-        Args:
-            hidden: [B, S, D].
-            position_ids: [B, S] int64, as the layers before the cut used them.
-            span_start, span_length: int64 scalars.
-            keep: int64 scalar K, visual rows out.
-
-        Returns:
-            hidden [B, S - v + K, D]; position ids of that length, from 0; ``kept`` [B, K] int64, indices into the
-            v visual rows, ascending.
-        """
-        start, end = read_span(hidden, span_start, span_length)
-        query, key = self.last_query_and_keys(hidden, position_ids)
-        score = probabilities(query, key, hidden.shape[1] - 1).mean(dim=1)[:, 0, start:end]
-        kept = top(score, read_keep(keep, score.shape[1]))
-        pruned = replace_rows(hidden, start, end, gather_rows(hidden[:, start:end], kept))
-        return pruned, renumber(pruned), kept
-
-
 METHODS = (
     Method(
         name="vscan",
         positions="repack",
         projected=ProjectedStage,
-        decoder_cut=DecoderCut,
+        decoder_cut=LastRowCut,
     ),
 )

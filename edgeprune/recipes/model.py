@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeprune.bundle.codec import decode
 from edgeprune.bundle.manifest import Dtype
+from edgeprune.bundle.prompt import Medium
 from edgeprune.bundle.sizes import Decoder, Vision
 from edgeprune.errors import BundleError, RecipeError
 from edgeprune.recipes import find
@@ -25,10 +26,48 @@ else:
 
 DEMO = "demo"
 """The value of ``model`` that means the small model that comes with edgeprune."""
-FAMILIES = ("llava",)
+FAMILIES = ("internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "video_llava")
+PIXELS = ("fixed", "tiles", "frames", "native")
+"""Kinds of pixels: one run of the encoder per picture, tiles of a picture, frames of a video, any resolution."""
 DTYPES: tuple[Dtype, ...] = ("fp32", "fp16")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a prompt is taken to be about where nothing else is known: one large picture, or one video.
+
+    Attributes:
+        kind: of pixels, one of ``PIXELS``.
+        runs: of the encoder.
+        tokens: visual rows that enter the decoder without pruning, newline rows among them.
+
+    Raises:
+        BundleError: a value of another kind or out of range.
+    """
+
+    kind: str
+    runs: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in PIXELS:
+            raise BundleError(f"[input]: kind = {self.kind!r}; expected {_one_of(PIXELS)}")
+        if min(self.runs, self.tokens) < 1:
+            raise BundleError(f"[input]: runs = {self.runs}, tokens = {self.tokens}; expected 1 or more of each")
+
+    @property
+    def medium(self) -> Medium:
+        """What the frames are of."""
+        return "video" if self.kind == "frames" else "image"
+
+
+def check_input(vision: Vision, given: Input | None) -> None:
+    """Raises RecipeError where an encoder without a grid has no input of its own size, or another has one."""
+    native = given is not None and given.kind == "native"
+    if native != (vision.grid is None):
+        raise RecipeError(f"[input] is {given}; expected kind 'native' where [vision] has no grid, and only there")
 
 
 @dataclass(frozen=True)
@@ -44,6 +83,7 @@ class ModelRecipe:
         notes: for people.
         vision, decoder: how large the model is, for what must know before anything is downloaded; None leaves that to
             its config.json.
+        input: what its pictures become; None where each is one run of the encoder.
 
     Raises:
         RecipeError: a value of the wrong type or out of range.
@@ -57,6 +97,7 @@ class ModelRecipe:
     notes: str = ""
     vision: Vision | None = None
     decoder: Decoder | None = None
+    input: Input | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "model", "family", "notes"):
@@ -67,6 +108,9 @@ class ModelRecipe:
         self._require("dtype", self.dtype is None or self.dtype in DTYPES, _one_of(DTYPES))
         both = (self.vision is None) == (self.decoder is None)
         self._require("vision" if self.decoder else "decoder", both, "[vision] and [decoder] together, or neither")
+        self._require("input", self.input is None or self.vision is not None, "[vision] and [decoder] beside it")
+        if self.vision is not None:
+            check_input(self.vision, self.input)
         self._require("revision", self.revision is None or _is_text(self.revision), "a text that is not empty")
         if self.revision is not None and (self.model == DEMO or not _HUB_ID.fullmatch(self.model)):
             raise RecipeError(f"recipe {self.name}: revision applies to hub ids only, and model is {self.model!r}")
@@ -108,8 +152,8 @@ def load(name_or_path: str) -> ModelRecipe:
 
 
 def _sizes(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables [vision] and [decoder], as far as they are there."""
-    kinds: dict[str, type[Any]] = {"vision": Vision, "decoder": Decoder}
+    """The tables [vision], [decoder] and [input], as far as they are there."""
+    kinds: dict[str, type[Any]] = {"vision": Vision, "decoder": Decoder, "input": Input}
     return {key: decode(kind, table[key], f"[{key}]") for key, kind in kinds.items() if key in table}
 
 

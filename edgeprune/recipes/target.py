@@ -55,9 +55,10 @@ class Shapes:
     """The ranges of a target's engines.
 
     Attributes:
-        batch: pictures at once.
+        batch: prompts at once.
+        runs: of the encoder for one prompt: its pictures' tiles, or a video's frames.
         text: text tokens of a prompt, its template included.
-        kept: visual rows, before and after any cut.
+        kept: visual rows of a prompt, before and after any cut; of pictures of native size those of all of them.
         context: the most rows a cache may hold.
 
     Raises:
@@ -66,12 +67,17 @@ class Shapes:
 
     batch: Range = Range(1, 1, 1)
     text: Range = Range(2, 64, 512)
-    kept: Range = Range(1, 192, 2880)
+    kept: Range = Range(1, 192, 3328)
     context: int = 4096
+    runs: Range = Range(1, 5, 13)
 
     def __post_init__(self) -> None:
         if self.context <= self.text.most:
             raise RecipeError(f"context = {self.context}; expected more than the {self.text.most} tokens of text")
+
+
+RANGES = ("batch", "text", "kept", "runs")
+"""Those of ``Shapes`` that are ranges."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,7 @@ _RULES: dict[str, dict[str, Rule]] = {
         "batch": _THREE,
         "text": _THREE,
         "kept": _THREE,
+        "runs": _THREE,
         "context": Rule(rules.is_count, "a whole number from 1 on", required=False),
     },
 }
@@ -332,7 +339,7 @@ def _stack(index: int, table: Mapping[str, Any]) -> Stack:
 def _shapes(table: Mapping[str, Any]) -> Shapes:
     rules.check(table, _RULES["shapes"], "shapes")
     values: dict[str, Any] = dict(table)
-    for key in ("batch", "text", "kept"):
+    for key in RANGES:
         if key in values:
             try:
                 values[key] = Range(*values[key])

@@ -18,9 +18,10 @@ class StageReport:
         cut: "encoder" (inside it), "vision" (after it), "projected" (after the projector), or the decoder layer before
             which it lies.
         visual_tokens_in, visual_tokens_out: rows before and after.
-        kept: patch indices of the rows out, ascending in raster order, -1 for the class row; a merged row counts
-            as its reference patch.
-        merged: the part of ``kept`` that are merged rows.
+        kept: patches of the rows out, ascending: of tiles and frames, run * N + patch, where a run has N rows unpruned
+            and patches count in raster order; -1 for a class row, -2 for a newline row; a merged row counts as its
+            reference patch.
+        merged: the part of ``kept`` that are merged by this cut.
     """
 
     cut: str | int

@@ -71,7 +71,8 @@ def open_backend(bundle: Bundle, choice: BackendChoice) -> Backend:
         return OrtBackend(choice.threads, choice.provider or "cpu")
     folder = choice.trusted or _folder(bundle, choice.target)
     build = read_build(folder)
-    return TrtBackend(build, folder, open_library(build.flavour), trust=choice.trusted is not None)
+    library, trust = open_library(build.flavour), choice.trusted is not None
+    return TrtBackend(build, folder, library, trust, image=bundle.manifest.image)
 
 
 def _folder(bundle: Bundle, target: str | None) -> Path:

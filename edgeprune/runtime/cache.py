@@ -36,7 +36,8 @@ class Cache:
 
     Attributes:
         segments: one cache per segment, in order.
-        prompt: length of the prompt before any cut inside the decoder.
+        prompt: position of what follows the prompt, without any cut inside the decoder: its length, but for
+            decoders whose positions have several axes.
         generated: tokens fed back so far.
         repack: whether positions are numbered anew after every cut.
     """
@@ -52,8 +53,9 @@ class Cache:
 
     @property
     def longest(self) -> int:
-        """Rows in the longest segment, which is what the context limits."""
-        return max(segment.length for segment in self.segments)
+        """Rows in the longest segment, or the next position where that is further: what the context limits."""
+        rows = max(segment.length for segment in self.segments)
+        return rows if self.repack else max(rows, self.prompt + self.generated)
 
 
 def cache_names(segment: Graph) -> list[str]:

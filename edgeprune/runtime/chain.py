@@ -6,6 +6,7 @@ and no family: what a prune graph needs it finds in the manifest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import Cut, Graph, MethodEntry, Place
 from edgeprune.bundle.store import Bundle
-from edgeprune.errors import BundleError
+from edgeprune.errors import BundleError, QuestionError
+from edgeprune.runtime.assembly import Assembly, assemble, positions
 from edgeprune.runtime.backend import NUMPY, Array, Backend, Session
 from edgeprune.runtime.cache import Cache, SegmentCache, cache_names
+from edgeprune.runtime.layout import Rows, pruned, whole
+from edgeprune.runtime.pixels import Pixels
 from edgeprune.runtime.samplers import SAMPLERS
 
 
@@ -29,16 +33,16 @@ class StageResult:
 
     Attributes:
         cut: where, as in the manifest.
-        tokens_in, tokens_out: visual rows before and after.
-        merged: how many of the last rows out are merged ones.
-        kept: [B, tokens_out] int64 patch indices of the original grid, -1 for the class row.
+        tokens_in, tokens_out: visual rows before and after, of all pictures of a prompt.
+        kept: [B, tokens_out] int64, where the rows come from: ``run * N + patch``, see ``runtime.layout``.
+        merged: [B, tokens_out] bool, which of them are merged by this cut.
     """
 
     cut: Place | int
     tokens_in: int
     tokens_out: int
-    merged: int
     kept: NDArray[np.int64]
+    merged: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,12 @@ class Text:
     """The text of a prompt, as token ids.
 
     Attributes:
-        before, after: around the image.
-        question: the user's question alone, which lies in one of them.
+        parts: around the pictures, one more than there are.
+        question: the user's question alone, which lies in some of them.
         clip_ids: the same for CLIP's text tower, for methods that read it.
     """
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
     question: tuple[int, ...] = ()
     clip_ids: tuple[int, ...] = ()
 
@@ -114,19 +117,19 @@ class Chain:
         """Free all graphs; the chain cannot run afterwards."""
         self._sessions.clear()
 
-    def encode(self, pixel_values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The outputs of the vision graph for [B, 3, h, w], by name.
+    def encode(self, pixels: Pixels) -> dict[str, NDArray[Any]]:
+        """The outputs of the vision graph for prepared pictures, by name.
 
         Raises:
             BackendError: the graph failed.
         """
         graph = self.manifest.by_role("vision")[0]
-        outputs = self.run_graph(graph, {"pixel_values": self._real(pixel_values)}, Clock(), "vision")
+        outputs = self.run_graph(graph, self._feed(pixels), Clock(), "vision")
         return {name: self.backend.numpy(value) for name, value in outputs.items()}
 
     def prefill(
         self,
-        pixel_values: NDArray[np.float32],
+        pixels: Pixels,
         text: Text,
         method: MethodEntry | None,
         schedule: Schedule | None,
@@ -136,8 +139,8 @@ class Chain:
         """Run a prompt.
 
         Args:
-            pixel_values: [B, 3, h, w].
-            text: around the image.
+            pixels: its pictures, or those of several prompts with the same text.
+            text: around the pictures.
             method, schedule: what to prune and how much; both None keep all.
             clock: takes the time of every graph.
             seed: for methods that draw at random.
@@ -146,16 +149,22 @@ class Chain:
             BackendError: a graph failed.
         """
         run = _Run(self, method, schedule, clock)
+        run.arrays.update(self._feed(pixels))
         run.scalar("seed", seed)
-        run.arrays["pixel_values"] = self._real(pixel_values)
-        origin = np.tile(np.arange(self.manifest.vision.tokens), (pixel_values.shape[0], 1))
-        if run.prunes("encoder"):
-            origin = run.cut("encoder", origin)
+        run.scalar("runs", pixels.runs)
+        run.arrays["question"] = self._embed([text.question])
+        if text.clip_ids:
+            run.arrays["text_ids"] = self.backend.array(np.array([text.clip_ids], dtype=np.int64))
+        if run.early == "encoder":
+            run.choose("encoder")
         else:
             run.graph(self.manifest.by_role("vision")[0])
-        origin = run.cut("vision", origin)
+            run.choose("vision")
         run.graph(self.manifest.by_role("project")[0])
-        return self._read(run, origin, text)
+        run.prepare(late=False)
+        run.choose("projected")
+        of_run = self._tokens(pixels) if run.kept is None else run.kept.shape[1]
+        return self._read(run, self._place(run, pixels), (pixels.runs, of_run), text, pixels)
 
     def prefill_rows(
         self,
@@ -168,7 +177,8 @@ class Chain:
         """Run a prompt whose visual rows are there already; as ``prefill`` after the projector.
 
         Args:
-            visual: [B, V, D] projected rows; with a schedule, as many as its stages on the encoder's rows leave.
+            visual: [B, V, D] projected rows of one picture; with a schedule, as many as its stage before the decoder
+                leaves.
             text, method, schedule, clock: as for ``prefill``.
 
         Raises:
@@ -177,42 +187,78 @@ class Chain:
         run = _Run(self, method, schedule, clock)
         run.arrays["visual"] = self._real(visual)
         run.scalar("seed", 0)
-        return self._read(run, np.tile(np.arange(visual.shape[1]), (visual.shape[0], 1)), text)
+        count = np.arange(visual.shape[1])
+        rows = [Rows(count[:, None], None, count)]
+        return self._read(run, [rows] * visual.shape[0], (1, visual.shape[1]), text, None)
 
-    def _read(self, run: _Run, origin: NDArray[np.int64], text: Text) -> Prefill:
-        """The part of a prompt after the projector; ``origin`` [B, V] are the patches that its rows came from."""
-        rows = origin.shape[0]
-        for name, ids in (("before", text.before), ("after", text.after), ("question", text.question)):
-            run.arrays[name] = self._embed([ids] * rows)
-        if text.clip_ids:
-            run.arrays["text_ids"] = self.backend.array(np.array([text.clip_ids], dtype=np.int64))
-        run.prepare()
-        origin = run.cut("projected", origin)
+    def _place(self, run: _Run, pixels: Pixels) -> list[list[Rows]]:
+        """Per prompt and picture, which rows enter the decoder, and in which order."""
+        vision, layout = self.manifest.vision, self.manifest.layout
+        if run.kept is None:
+            return [whole(layout, vision, pixels.pictures)] * pixels.prompts
+        assert run.method is not None  # it has cut
+        of_prompts = run.kept.reshape(pixels.prompts, -1, run.kept.shape[1])
+        return [pruned(run.method.order, vision, pixels.pictures, kept, run.merged) for kept in of_prompts]
+
+    def _tokens(self, pixels: Pixels) -> int:
+        """Visual tokens of one run."""
+        grids = (picture.grid for picture in pixels.pictures)
+        return self.manifest.vision.tokens or sum(math.prod(grid) for grid in grids if grid is not None)
+
+    def _read(
+        self,
+        run: _Run,
+        placed: list[list[Rows]],
+        sizes: tuple[int, int],
+        text: Text,
+        pixels: Pixels | None,
+    ) -> Prefill:
+        """The part of a prompt after the projector; ``sizes`` are runs of one prompt and rows of one run."""
+        words = sum(map(len, text.parts))
+        runs, rows = sizes
+        laid = assemble(text.parts, placed, len(placed) * runs * rows, self.manifest.layout.taps > 1)
+        run.arrays["text"] = self._embed([sum(text.parts, ())] * len(placed))
+        run.arrays["order"] = self.backend.array(laid.order)
+        if laid.weight is not None:
+            run.arrays["weight"] = self._real(laid.weight)
         run.graph(self.manifest.by_role("assemble")[0])
-        words = len(text.before) + len(text.after)
-        prompt = words + origin.shape[1]
-        run.arrays["position_ids"] = self.backend.array(np.tile(np.arange(prompt), (rows, 1)))
-        run.scalar("span_start", len(text.before))
+        run.arrays["visual_rows"] = self.backend.array(laid.visual_rows)
+        run.scalar("text_after", len(text.parts[-1]))
+        ids, following = self._positions(laid, text, pixels)
+        run.arrays["position_ids"] = self.backend.array(ids)
+        run.enter(laid.origin, laid.merged(run.merged, rows))
+        run.prepare(late=True)
         caches = []
         for segment in self.manifest.by_role("segment"):
             assert segment.layers is not None  # the manifest checked it
-            origin = run.cut(segment.layers[0], origin)
-            cache = self._empty_cache(segment, rows)
+            run.cut(segment.layers[0])
+            cache = self._empty_cache(segment, len(placed))
             run.arrays.update(cache.arrays)
-            cache.grow(run.graph(segment), words + origin.shape[1])
+            cache.grow(run.graph(segment), words + run.rows)
             caches.append(cache)
-        repack = run.method is None or run.method.positions == "repack"
+        keeps = self.manifest.decoder.axes > 1 or (run.method is not None and run.method.positions == "keep")
         logits = self.backend.numpy(run.arrays["logits"])[:, 0]
-        return Prefill(logits, Cache(caches, prompt, 0, repack), tuple(run.stages))
+        return Prefill(logits, Cache(caches, following, 0, not keeps), tuple(run.stages))
+
+    def _positions(self, laid: Assembly, text: Text, pixels: Pixels | None) -> tuple[NDArray[np.int64], int]:
+        """Positions [B, S], or [3, B, S], of a prompt's rows before any cut, and that of what follows them."""
+        ids, following = positions(self.manifest, laid, text.parts, pixels)
+        context = self.manifest.decoder.context
+        if self.manifest.decoder.axes > 1 and following > context:  # a long video's time runs ahead of its tokens
+            raise QuestionError(
+                f"the prompt reaches position {following}, above the model's context of {context}: take a shorter video"
+            )
+        return ids, following
 
     def decode(self, tokens: NDArray[np.int64], cache: Cache, clock: Clock) -> NDArray[np.float32]:
         """Feed one token per row [B]; returns the next logits [B, vocab] fp32 and grows the cache."""
         rows = tokens.shape[0]
         hidden = self._embed([[int(token)] for token in tokens])
+        axes = (3,) if self.manifest.decoder.axes == 3 else ()
         outputs: dict[str, Array] = {}
         for index, segment in enumerate(self.manifest.by_role("segment")):
             own = cache.segments[index]
-            position = np.full((rows, 1), cache.position(index), dtype=np.int64)
+            position = np.full((*axes, rows, 1), cache.position(index), dtype=np.int64)
             feeds = {"hidden": hidden, "position_ids": self.backend.array(position), **own.arrays}
             outputs = self.run_graph(segment, feeds, clock, "decode")
             own.grow(outputs, 1)
@@ -241,6 +287,13 @@ class Chain:
             if graph.name not in self._sessions:
                 self._sessions[graph.name] = self.backend.session(graph, self._bundle.path(graph.file))
 
+    def _feed(self, pixels: Pixels) -> dict[str, Array]:
+        """The vision graph's inputs: pixels in the bundle's element type, tables as they are."""
+        return {
+            name: self.backend.array(value) if value.dtype == np.int64 else self._real(value)
+            for name, value in pixels.feeds.items()
+        }
+
     def _embed(self, token_ids: Sequence[Sequence[int]]) -> Array:
         """Rows of the embedding table: [B, n] token ids to [B, n, D]."""
         ids = np.asarray(token_ids, dtype=np.int64).reshape(len(token_ids), -1)
@@ -258,14 +311,35 @@ class Chain:
 
 
 class _Run:
-    """The named arrays of one prompt on their way through the chain."""
+    """The named arrays of one prompt on their way through the chain.
+
+    Attributes:
+        kept: [C, K] int64, what the cut before the decoder kept of every run; None where there was none.
+        merged: how many of the K rows are merged ones, the last ones.
+        origin: [B, V] int64, where the visual rows in the decoder come from.
+    """
 
     def __init__(self, chain: Chain, method: MethodEntry | None, schedule: Schedule | None, clock: Clock) -> None:
         self.chain, self.clock, self.method = chain, clock, method
         self.arrays: dict[str, Array] = {}
         self.stages: list[StageResult] = []
+        self.kept: NDArray[np.int64] | None = None
+        self.merged = 0
+        self.origin = np.empty((0, 0), np.int64)
+        self._tokens = schedule.tokens if schedule else 0
         self._cuts: dict[Place | int, Cut] = {cut.at: cut for cut in method.cuts} if method else {}
         self._counts = {stage.cut: stage for stage in schedule.stages} if schedule else {}
+
+    @property
+    def early(self) -> Place | int | None:
+        """Where the method cuts before the decoder."""
+        cut = self.method.early if self.method else None
+        return cut.at if cut else None
+
+    @property
+    def rows(self) -> int:
+        """Visual rows of one prompt, now."""
+        return int(self.origin.shape[1])
 
     def scalar(self, name: str, value: int) -> None:
         """Provide an int64 scalar."""
@@ -280,39 +354,41 @@ class _Run:
         self.arrays.update({name.removesuffix("_out"): value for name, value in outputs.items()})
         return outputs
 
-    def prunes(self, at: Place | int) -> bool:
-        """Whether the method has a cut there."""
-        return at in self._cuts
+    def prepare(self, late: bool) -> None:
+        """Run what the method wants to know, of the assembled prompt or before it is."""
+        for graph in self.chain.manifest.prepares(self.method, late):
+            self.graph(graph)
 
-    def prepare(self) -> None:
-        """Run what the method wants to know of the projected rows and the text."""
-        for name in self.method.prepare if self.method else ():
-            self.graph(self.chain.manifest.graph(name))
+    def choose(self, at: Place) -> None:
+        """Prune every run at a place before the decoder, if the method does."""
+        if at in self._cuts:
+            self._prune(at)
+            self.kept, self.merged = self.chain.backend.numpy(self.arrays["kept"]), self._counts[at].merge
 
-    def cut(self, at: Place | int, visual: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Prune at a cut, if the method has one there.
+    def enter(self, origin: NDArray[np.int64], merged: NDArray[np.bool_]) -> None:
+        """The visual rows [B, V] that enter the decoder: where they come from, and which are merged ones."""
+        self.origin = origin
+        if self.early is not None and self.early in self._counts:
+            self.stages.append(StageResult(self.early, self._tokens, self.rows, origin, merged))
 
-        Args:
-            at: where, as in the manifest.
-            visual: [B, V] original patch index of every visual row.
-
-        Returns:
-            The same for the rows that are left.
-        """
+    def cut(self, at: int) -> None:
+        """Prune before a layer of the decoder, if the method does."""
         if at not in self._cuts:
-            return visual
+            return
+        before, merge = self.rows, self._counts[at].merge
+        self._prune(at)
+        kept = self.chain.backend.numpy(self.arrays["kept"])
+        self.origin = np.take_along_axis(self.origin, kept, axis=1)
+        merged = np.broadcast_to(np.arange(self.rows) >= self.rows - merge, kept.shape)
+        self.stages.append(StageResult(at, before, self.rows, self.origin, merged))
+
+    def _prune(self, at: Place | int) -> None:
         stage, cut = self._counts[at], self._cuts[at]
-        self.scalar("span_length", visual.shape[1])
         self.scalar("keep", stage.keep)
         self.scalar("merge", stage.merge)
         if cut.kernel is not None:
             self._choose(cut, stage.keep)
         self.graph(self.chain.manifest.graph(cut.graph))
-        kept = self.chain.backend.numpy(self.arrays["kept"])
-        # Only the encoder's rows have the class row among them, and they are numbered as patches already.
-        origin = kept if at in ("encoder", "vision") else np.take_along_axis(visual, kept, axis=1)
-        self.stages.append(StageResult(at, visual.shape[1], stage.keep, stage.merge, origin))
-        return origin
 
     def _choose(self, cut: Cut, count: int) -> None:
         """Run a cut's kernel and choose rows by it on the host."""

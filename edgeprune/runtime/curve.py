@@ -36,6 +36,7 @@ class Curve:
         manifest: of the bundle.
         method: that prunes.
         machine: what is estimated for; only its proportions matter to ``Auto``.
+        tokens, runs: visual tokens and encoder runs of a prompt.
 
     Attributes:
         low, high: the method's reach.
@@ -44,9 +45,10 @@ class Curve:
         BudgetError: the method reaches no budget in this bundle.
     """
 
-    def __init__(self, manifest: Manifest, method: MethodEntry, machine: Machine) -> None:
+    def __init__(self, manifest: Manifest, method: MethodEntry, machine: Machine, tokens: int, runs: int) -> None:
         self._manifest, self._method, self._machine = manifest, method, machine
-        self._site = site_of(manifest, method)
+        self._tokens, self._runs = tokens, runs
+        self._site = site_of(manifest, method, tokens, runs)
         self.low, self.high = reach(method.name, self._site)
         steps = (self.low + round(step * (self.high - self.low) / (ANCHORS - 1)) for step in range(ANCHORS))
         self._anchors = sorted({*steps})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.bundle.build import Bounds, Plan
+from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
 from edgeprune.nvidia.cuda import Cuda
@@ -22,6 +23,7 @@ from edgeprune.nvidia.memory import Buffer, DeviceArray, Memory, Pool
 from edgeprune.runtime.backend import NUMPY
 from edgeprune.runtime.kernels import Kernels
 from edgeprune.runtime.replay import Replays
+from edgeprune.runtime.room import flags_for
 
 _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 """TensorRT's element types in numpy."""
@@ -61,6 +63,7 @@ class Shared:
         scratch: for computing.
         messages: where TensorRT's log goes.
         again: the command that builds the plans again.
+        image: how pictures become runs of the encoder; None where that is not known.
     """
 
     library: Library
@@ -69,6 +72,7 @@ class Shared:
     scratch: Scratch
     messages: Messages
     again: str
+    image: ImageProcessing | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ class Engine:
 
     def _check(self, arrays: Mapping[str, DeviceArray]) -> None:
         """Refuse inputs that the engine was not built for."""
+        beyond: list[str] = []
+        short: dict[str, int] = {}
         for tensor in self._inputs:
             array = arrays[tensor.name]
             fits = len(array.shape) == len(tensor.shape) and all(
@@ -215,23 +221,30 @@ class Engine:
             if tensor.on_host:
                 self._shared.memory.on_host(array)  # so that its values can be checked
             if tensor.bounds is not None:
-                self._check_bounds(tensor.bounds, array)
+                self._hold_against(tensor.bounds, array, beyond, short)
+        if beyond:
+            flags = flags_for(short, self._shared.image) or "with [shapes] of the target that cover it"
+            comma = "" if flags.startswith("--") else ","
+            raise BackendError(f"graph {self._graph.name} got {beyond[0]}: {self._shared.again}{comma} {flags}")
 
-    def _check_bounds(self, bounds: Bounds, array: DeviceArray) -> None:
+    def _hold_against(self, bounds: Bounds, array: DeviceArray, beyond: list[str], short: dict[str, int]) -> None:
+        """Tell what of an input its plan was not built for, and note the sizes and values that are too large."""
         if bounds.kind == "shape":
             found, what = array.shape, "shape"
         elif array.host is not None:
             found, what = tuple(array.host.ravel().tolist()), "value"
         else:  # on the GPU alone: a size that no shape depends on
             return
-        for least, value, most in zip(bounds.least, found, bounds.most, strict=True):
+        axes = next(tensor.shape for tensor in self._graph.inputs if tensor.name == bounds.name) or (bounds.name,)
+        for axis, least, value, most in zip(axes, bounds.least, found, bounds.most, strict=True):
             if not least <= value <= most:
                 shown = found if what == "shape" else value
-                raise BackendError(
-                    f"graph {self._graph.name} got {bounds.name} with {what} {shown}, where {value} is outside of the "
-                    f"{least}..{most} that its plan was built for; for more, widen [shapes] of the target and build "
-                    f"again: {self._shared.again}"
+                beyond.append(
+                    f"{bounds.name} with {what} {shown}, where {value} is outside of the {least}..{most} that its plan "
+                    "was built for"
                 )
+                if value > most:
+                    short[str(axis)] = max(value, short.get(str(axis), 0))
 
     def _bind_inputs(self, arrays: Mapping[str, DeviceArray]) -> None:
         for tensor in self._inputs:

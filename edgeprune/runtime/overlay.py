@@ -1,8 +1,8 @@
-"""One picture that shows which patches of a photo each pruning stage kept.
+"""One picture that shows which patches of a photo or a video each pruning stage kept.
 
-The first panel is the model's view of the photo; every further panel is one stage: kept patches stay as they
-are inside an outline, dropped ones turn dark and grey, merged ones carry a diamond. Knows nothing about
-models or methods: it draws the indices it is given.
+The first panel is what the model sees; every further panel is one stage: kept patches stay as they are inside an
+outline, dropped ones turn dark and grey, merged ones carry a diamond. Knows nothing about models or methods: it
+draws the indices it is given.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edgeprune.bundle.image import ImageProcessing
 from edgeprune.errors import UsageError
-from edgeprune.runtime.preprocess import fit
+from edgeprune.runtime.sheet import Block, Sheet
 
 CLS = -1
-"""The index of the class token, which has no place in the picture."""
+"""The index of a class token, which has no place in the picture; every run of the encoder may have one."""
+
+NEWLINE = -2
+"""The index of a row that ends a line of a picture in tiles."""
 
 COLOURS = ("#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#009e73", "#d55e00")
 """Of the stages in order: the palette of Okabe and Ito, for any colour vision; repeats after six."""
 
 _PANEL = 600  # least pixels of a panel's shorter edge: 25 or more for a patch of a 24 x 24 grid
+_LARGEST = 1800  # about the most pixels of its longer edge, where pictures or frames are many or large
 _GAP = 24
+_BETWEEN = 12  # pixels between the mosaic and the overview, or two frames
+_HEAD = 30  # pixels above each of several pictures, for its name
+_WIDE = 1.6  # width over height of a panel above which fewer stand side by side
+_LETTERS = range(18, 37)  # pixels high, of titles
 _DIM = 0.38  # brightness that dropped patches keep
 _INK, _PAPER = "#1a1a1a", "#ffffff"
 _FAINT, _CLEAR, _DROPPED = "#6a6a6a", "#efe7d8", "#3c3c3c"  # of the legend, which stands for every stage
@@ -38,8 +45,9 @@ class OverlayStage:
 
     Attributes:
         label: the stage's name in the title of its panel.
-        kept: indices of the patches that remain, row by row from the upper left; -1 is the class token.
-        merged: those of ``kept`` whose row is the mean of several patches.
+        kept: indices of the patches that remain, row by row from the upper left, run by run; -1 is a class token, -2
+            the end of a line.
+        merged: those of ``kept`` whose row is the mean of several; a class token may stand for such a row, too.
 
     Raises:
         UsageError: an index appears twice, or ``merged`` holds one that ``kept`` does not.
@@ -51,99 +59,100 @@ class OverlayStage:
 
     def __post_init__(self) -> None:
         for name, indices in (("kept", self.kept), ("merged", self.merged)):
-            if len(set(indices)) != len(indices):
+            patches = [index for index in indices if index >= 0]
+            if len(set(patches)) != len(patches):
                 raise UsageError(f"overlay stage {self.label!r}: {name} holds an index twice: {sorted(indices)}")
-        strangers = sorted(set(self.merged) - (set(self.kept) - {CLS}))
+        strangers = sorted(set(self.merged) - set(self.kept))
         if strangers:
-            raise UsageError(f"overlay stage {self.label!r}: merged holds {strangers}, expected patches of kept")
+            raise UsageError(f"overlay stage {self.label!r}: merged holds {strangers}, expected rows of kept")
 
-    def title(self, patches: int) -> str:
-        """Such as "vision: 96 of 576 (83 + CLS + 12 merged)"; the class token counts among the kept."""
-        plain = len(self.kept) - len(self.merged) - (CLS in self.kept)
+    def title(self, patches: int, unit: str = "") -> str:
+        """Such as "vision: 96 of 576 (83 + CLS + 12 merged)"; tokens without a place count among the kept.
+
+        ``unit`` stands behind the number of all patches: " patches".
+        """
+        classes, ends = (self.kept.count(kind) - self.merged.count(kind) for kind in (CLS, NEWLINE))
+        plain = len(self.kept) - len(self.merged) - classes - ends
         parts = [str(plain)] if plain else []
-        parts += ["CLS"] if CLS in self.kept else []
+        parts += ["CLS" if classes == 1 else f"{classes} CLS"] if classes else []
+        parts += ["line end" if ends == 1 else f"{ends} line ends"] if ends else []
         parts += [f"{len(self.merged)} merged"] if self.merged else []
         detail = f" ({' + '.join(parts)})" if len(self.kept) > plain else ""
-        return f"{self.label}: {len(self.kept)} of {patches}{detail}"
+        return f"{self.label}: {len(self.kept)} of {patches}{unit}{detail}"
 
 
-def draw_overlay(
-    image: Image.Image, processing: ImageProcessing, grid: tuple[int, int], stages: Sequence[OverlayStage]
-) -> Image.Image:
+def draw_overlay(sheet: Sheet, stages: Sequence[OverlayStage]) -> Image.Image:
     """Draw the input and every stage side by side, wrapped to rows of at most three panels, with a legend.
 
     Args:
-        image: the photo, as ``load_image`` returns it.
-        processing: how the model resizes and crops it.
-        grid: (rows, columns) of patches.
+        sheet: what the model sees, see ``make_sheet``.
         stages: what each stage kept, in the order they run.
 
     Returns:
-        A picture in mode RGB; its panels are whole multiples of the model's input size, 600 pixels or more.
+        A picture in mode RGB; panels of one small picture are whole multiples of the model's input size, 600 pixels
+        or more.
 
     Raises:
-        ImageError: as ``preprocess``.
-        UsageError: the grid is empty or finer than the pixels, or a stage keeps a patch outside it.
+        UsageError: a stage keeps a patch outside the sheet.
     """
-    view = fit(image, processing)
-    _check(view, grid, stages)
-    view, patch = _enlarge(view, grid)
-    rows, columns = grid
-    panels = [(f"input: {image.width} x {image.height}, seen as {columns} x {rows} patches", view, "")]
+    _check(sheet, stages)
+    sheet = sheet.scaled(_PANEL, _LARGEST)
+    views = [block.view for block in sheet.blocks]
+    panels = [(f"input: {sheet.opened}, seen as {sheet.seen}", _compose(sheet, views), "")]
     for place, stage in enumerate(stages):
         colour = COLOURS[place % len(COLOURS)]
-        panels.append((stage.title(rows * columns), _draw_stage(view, stage, grid, patch, colour), colour))
+        drawn = [_draw_stage(block, stage, colour) for block in sheet.blocks]
+        title = stage.title(sheet.tokens, " patches" if sheet.names else "")
+        panels.append((title, _compose(sheet, drawn), colour))
     return _arrange(panels, stages)
 
 
-def draw_panel(
-    image: Image.Image, processing: ImageProcessing, grid: tuple[int, int], stage: OverlayStage | None
-) -> Image.Image:
-    """One panel alone, without title or legend: a stage, or the model's view where it is None.
+def draw_panel(sheet: Sheet, stage: OverlayStage | None) -> Image.Image:
+    """One panel alone, without title or legend: a stage, or what the model sees where it is None.
 
     Arguments, result and errors are those of ``draw_overlay``.
     """
-    view = fit(image, processing)
-    _check(view, grid, [] if stage is None else [stage])
-    view, patch = _enlarge(view, grid)
-    return view if stage is None else _draw_stage(view, stage, grid, patch, COLOURS[0])
+    _check(sheet, [] if stage is None else [stage])
+    sheet = sheet.scaled(_PANEL, _LARGEST)
+    return _compose(
+        sheet, [block.view if stage is None else _draw_stage(block, stage, COLOURS[0]) for block in sheet.blocks]
+    )
 
 
-def _enlarge(view: Image.Image, grid: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The view at a panel's size, and (height, width) of a patch in its pixels."""
-    scale = ceil(_PANEL / min(view.size))
-    patch = view.height // grid[0] * scale, view.width // grid[1] * scale
-    return view.resize((view.width * scale, view.height * scale), Image.Resampling.BICUBIC), patch
+def _compose(sheet: Sheet, views: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of the blocks, in their places; above several pictures their names."""
+    size, corners = sheet.arranged(_BETWEEN, _HEAD if sheet.names else 0)
+    panel = Image.new("RGB", size, _PAPER)
+    for view, corner in zip(views, corners, strict=True):
+        panel.paste(view, corner)
+    draw, first = ImageDraw.Draw(panel), 0
+    for name, group in zip(sheet.names, sheet.groups, strict=False):  # without names there is nothing to write
+        left, top = corners[first]
+        draw.text((left, top - _HEAD // 2), name, _INK, ImageFont.load_default(2 * _HEAD // 3), anchor="lm")
+        first += len(group)
+    return panel
 
 
-def _check(view: Image.Image, grid: tuple[int, int], stages: Sequence[OverlayStage]) -> None:
-    rows, columns = grid
-    if not (1 <= rows <= view.height and 1 <= columns <= view.width):
-        raise UsageError(
-            f"overlay: a grid of {rows} x {columns} patches does not fit {view.height} x {view.width} pixels"
-        )
+def _check(sheet: Sheet, stages: Sequence[OverlayStage]) -> None:
+    known = {NEWLINE, CLS}.union(*(block.numbers.ravel().tolist() for block in sheet.blocks))
     for stage in stages:
-        outside = [index for index in stage.kept if not CLS <= index < rows * columns]
+        outside = [index for index in stage.kept if index not in known]
         if outside:
-            known = f"{CLS}..{rows * columns - 1}"
-            raise UsageError(f"overlay stage {stage.label!r} keeps patch {outside[0]}, expected {known}")
+            expected = f"{NEWLINE}..{max(known)}"
+            raise UsageError(f"overlay stage {stage.label!r} keeps patch {outside[0]}, expected {expected}")
 
 
-def _draw_stage(
-    view: Image.Image, stage: OverlayStage, grid: tuple[int, int], patch: tuple[int, int], colour: str
-) -> Image.Image:
-    height, width = patch
-    kept = np.zeros(grid, bool)
-    kept.reshape(-1)[[index for index in stage.kept if index != CLS]] = True
-    panel = _dim_dropped(view, kept, patch)
+def _draw_stage(block: Block, stage: OverlayStage, colour: str) -> Image.Image:
+    height, width = block.patch
+    kept = np.isin(block.numbers, stage.kept)
+    panel = _dim_dropped(block.view, kept, block.patch)
     draw = ImageDraw.Draw(panel)
-    thick = min(max(2, min(patch) // 8), 6)
+    thick = min(max(2, min(block.patch) // 8), 6)
     for row, column in np.argwhere(kept):
         box = (column * width, row * height, (column + 1) * width - 1, (row + 1) * height - 1)
         _outline(draw, box, kept, (int(row), int(column)), thick, colour)
-    for index in stage.merged:
-        centre = (index % grid[1] + 0.5) * width, (index // grid[1] + 0.5) * height
-        _diamond(draw, centre, min(0.4 * min(patch), 24), colour)
+    for row, column in np.argwhere(np.isin(block.numbers, stage.merged)):
+        _diamond(draw, ((column + 0.5) * width, (row + 0.5) * height), min(0.4 * min(block.patch), 24), colour)
     return panel
 
 
@@ -187,8 +196,8 @@ def _diamond(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: flo
 def _arrange(panels: Sequence[tuple[str, Image.Image, str]], stages: Sequence[OverlayStage]) -> Image.Image:
     """Titles over panels over the legend, on white paper."""
     width, height = panels[0][1].size
-    text = max(18, width // 26)
-    across = {1: 1, 2: 2, 4: 2}.get(len(panels), 3)
+    text = min(max(_LETTERS[0], width // 26), _LETTERS[-1])
+    across = _across(len(panels), width / height)
     down = ceil(len(panels) / across)
     row_height = height + 2 * text + _GAP
     paper = (_GAP + across * (width + _GAP), down * row_height + 2 * text + _GAP)
@@ -201,8 +210,16 @@ def _arrange(panels: Sequence[tuple[str, Image.Image, str]], stages: Sequence[Ov
     words = ["kept", "dropped"]
     words += ["merged: one token from several patches"] if any(stage.merged for stage in stages) else []
     words += ["CLS: class token, not a patch"] if any(CLS in stage.kept for stage in stages) else []
+    words += ["line ends: not patches"] if any(NEWLINE in stage.kept for stage in stages) else []
     _legend(draw, (_GAP, down * row_height + text + _GAP // 2), words, paper[0] - 2 * _GAP, text)
     return picture
+
+
+def _across(panels: int, ratio: float) -> int:
+    """Panels side by side, by how wide they are for their height."""
+    if ratio > _WIDE:
+        return 1 if panels < 4 else 2
+    return {1: 1, 2: 2, 4: 2}.get(panels, 3)
 
 
 def _title(draw: ImageDraw.ImageDraw, place: tuple[int, int], title: str, width: int, size: int, colour: str) -> None:
@@ -226,7 +243,7 @@ def _legend(draw: ImageDraw.ImageDraw, place: tuple[int, int], words: Sequence[s
     (left, middle), half = place, icon // 2
     for word in words:
         kind = word.split(":")[0]
-        if kind != "CLS":
+        if kind not in ("CLS", "line ends"):
             box = (left, middle - half, left + 2 * half, middle + half)
             fill = _DROPPED if kind == "dropped" else _CLEAR
             draw.rectangle(box, fill, outline=fill if kind == "dropped" else _FAINT, width=max(2, size // 8))

@@ -27,11 +27,24 @@ SMALLEST_EDGE = 2
 
 _FILTERS_LOCK = threading.Lock()  # warning filters are one list per process: threads must take turns
 
+Source = str | os.PathLike[str] | bytes | Image.Image
+"""A picture or a video: a path, the bytes of a file, or an open picture."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is opened. Pillow knows more; some of those start other programs (EPS)."""
 
+_VIDEO_HEADS = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x00\x00\x01\xb3",  # MPEG video
+    b"\x30\x26\xb2\x75",  # ASF
+    b"FLV",
+    b"OggS",
+)
+_STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1")  # pictures in a video's container
 
-def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
+
+def load_image(source: Source) -> Image.Image:
     """Open a picture upright and in RGB.
 
     Alpha is dropped and a colour key becomes white, as in Transformers when it is given a path.
@@ -46,7 +59,9 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
         ImageError: the source is not found, no picture, truncated, larger than Pillow's ``MAX_IMAGE_PIXELS``,
             or less than 2 pixels wide or high.
     """
-    name = _name(source)
+    name = source_name(source)
+    if is_video(source):
+        raise ImageError(f"{name} is a video, and this model takes pictures")
     with _mapped_errors(name):
         if isinstance(source, Image.Image):
             image = _upright_rgb(source)
@@ -59,6 +74,32 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
             f"{name} is {image.width}x{image.height} pixels: the smallest accepted is {SMALLEST_EDGE}x{SMALLEST_EDGE}"
         )
     return image
+
+
+def is_video(source: Source) -> bool:
+    """Whether a file begins as one of the usual kinds of video does."""
+    if isinstance(source, Image.Image):
+        return False
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False  # whoever opens it says why
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _STILL_BRANDS
+    return head.startswith(_VIDEO_HEADS) or (head[:4] == b"RIFF" and head[8:] == b"AVI ")
+
+
+def is_still(source: str | os.PathLike[str] | bytes) -> bool:
+    """Whether a file is a picture that does not move; a GIF may."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+    try:
+        with _FILTERS_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as opened:
+                return opened.format != "GIF" or getattr(opened, "n_frames", 1) == 1
+    except Exception:  # decoders raise anything on bytes that are no picture
+        return False
 
 
 def preprocess(image: Image.Image, processing: ImageProcessing) -> NDArray[np.float32]:
@@ -75,7 +116,12 @@ def preprocess(image: Image.Image, processing: ImageProcessing) -> NDArray[np.fl
         ImageError: the picture is not in RGB, or so long and thin that resizing its shorter edge would pass
             Pillow's ``MAX_IMAGE_PIXELS``.
     """
-    pixels = np.asarray(fit(image, processing))  # [h, w, 3] uint8
+    return normalise(fit(image, processing), processing)
+
+
+def normalise(image: Image.Image, processing: ImageProcessing) -> NDArray[np.float32]:
+    """The last steps for a picture that has its size already: float32 [3, height, width], contiguous."""
+    pixels = np.asarray(image)  # [h, w, 3] uint8
     rescaled = (pixels.astype(np.float64) * processing.rescale).astype(np.float32)
     mean, std = np.array(processing.mean, np.float32), np.array(processing.std, np.float32)
     return np.ascontiguousarray(((rescaled - mean) / std).transpose(2, 0, 1))  # [3, h, w]
@@ -155,7 +201,8 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _name(source: str | os.PathLike[str] | bytes | Image.Image) -> str:
+def source_name(source: Source) -> str:
+    """What messages call it."""
     if isinstance(source, bytes):
         return "the image data"
     if isinstance(source, Image.Image):

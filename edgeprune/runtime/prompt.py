@@ -1,7 +1,7 @@
-"""From a question to the token ids around the picture, and from an answer's token ids back to text.
+"""From a question to the token ids around its pictures, and from an answer's token ids back to text.
 
 The ids are those of Transformers' ``apply_chat_template`` followed by its processor, without either. Knows
-nothing about pictures: where one goes there is a gap between ``before`` and ``after``.
+nothing about pictures: where one goes there is a gap between two parts of the text.
 """
 
 from __future__ import annotations
@@ -38,24 +38,33 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Token ids on both sides of the picture; the placeholder itself is in neither.
+    """Token ids around the pictures of a prompt; the placeholders themselves are in none of them.
 
     Attributes:
-        before: ids up to the picture, with the model's beginning token where it has one.
-        after: ids behind the picture, up to where the answer starts.
+        parts: one more than there are pictures: ids up to the first, with the model's beginning token where it has
+            one, between two of them, and behind the last, up to where the answer starts.
         question: ids of the question alone, for methods that prune by it.
         clip_ids: the question's ids for CLIP's text tower; empty where the bundle has none.
     """
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
     question: tuple[int, ...]
     clip_ids: tuple[int, ...] = ()
 
     @property
+    def before(self) -> tuple[int, ...]:
+        """Ids up to the first picture."""
+        return self.parts[0]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """Ids behind the last picture."""
+        return self.parts[-1]
+
+    @property
     def text_tokens(self) -> int:
-        """How many tokens the text takes, without the picture."""
-        return len(self.before) + len(self.after)
+        """How many tokens the text takes, without the pictures."""
+        return sum(map(len, self.parts))
 
 
 class Prompt:
@@ -68,7 +77,7 @@ class Prompt:
 
     Raises:
         BundleError: the tokenizer is missing or unreadable, does not know the placeholder by its id, or the
-            template is malformed or does not write exactly one placeholder.
+            template is malformed or does not write one placeholder for each picture.
     """
 
     def __init__(
@@ -85,52 +94,77 @@ class Prompt:
                 f"{tokenizer_path} gives {facts.image_token!r} id {known}, expected {facts.image_token_id}"
             )
         self._template = _compile(facts.template)
-        written = self._render("?").count(facts.image_token)
-        if written != 1:
-            raise BundleError(
-                f"prompt: the chat template writes {facts.image_token!r} {written} times for one picture, expected once"
-            )
+        for pictures in (1, 2):
+            written = self._render("?", pictures).count(facts.image_token)
+            if written != pictures:
+                raise BundleError(
+                    f"prompt: the chat template writes {facts.image_token!r} {written} {_times(written)} where there "
+                    f"{_are(pictures, self._noun)}"
+                )
 
-    def render(self, question: str) -> str:
-        """The text of one user turn with one picture, up to where the answer starts.
+    @property
+    def marker(self) -> str:
+        """What stands for a picture or video inside of a question, whatever the model's own placeholder is."""
+        return f"<{self.facts.medium}>"
+
+    def render(self, question: str, pictures: int = 1) -> str:
+        """The text of one user turn with its pictures, up to where the answer starts.
+
+        Where the question holds ``marker``, the pictures go there, else before it, as the template has them.
 
         Raises:
-            QuestionError: the question is empty, or holds the placeholder or another special token.
+            QuestionError: the question is empty, holds a special token, or names more or fewer pictures than there are.
             BundleError: the template fails on this question.
         """
-        if not question.strip():
-            raise QuestionError("the question is empty: ask something about the picture")
+        marker, named = self.marker, question.count(self.marker)
+        alone = question.replace(marker, " ")
+        if not alone.strip():
+            raise QuestionError(f"the question is empty: ask something about the {self._noun}")
         for token in self.facts.special_tokens:
-            if token in question:
+            if token != marker and token in alone:
                 role = "the image placeholder" if token == self.facts.image_token else "a special token of the model"
                 raise QuestionError(f"the question holds {token!r}, {role}: leave it out")
-        return self._render(question)
+        if named not in (0, pictures):
+            raise QuestionError(
+                f"the question names {marker} {named} {_times(named)} and there {_are(pictures, self._noun)}: name "
+                "each once, or none"
+            )
+        if named:
+            text = self._render(question.replace(marker, self.facts.image_text), 0)
+        else:
+            text = self._render(question, pictures)
+        left, right = self.facts.wrap
+        return text.replace(self.facts.image_token, f"{left}{self.facts.image_token}{right}")
 
-    def encode(self, question: str) -> EncodedPrompt:
-        """The token ids of ``render``, split at the picture.
+    def encode(self, question: str, pictures: int = 1) -> EncodedPrompt:
+        """The token ids of ``render``, split at the pictures.
 
         Raises:
             QuestionError: as ``render``.
             BundleError: as ``render``.
         """
-        ids = self.tokenizer.encode(self.render(question)).ids  # as in Transformers, special tokens are added
+        ids = self.tokenizer.encode(self.render(question, pictures)).ids  # as in Transformers, with special tokens
         places = [place for place, token_id in enumerate(ids) if token_id == self.facts.image_token_id]
-        if len(places) != 1:  # a tokenizer that normalises can read other spellings as the placeholder
+        if len(places) != pictures:  # a tokenizer that normalises can read other spellings as the placeholder
             raise QuestionError(
                 f"the question holds a text the tokenizer reads as {self.facts.image_token!r}, "
                 "the image placeholder: leave it out"
             )
-        alone = self.tokenizer.encode(question, add_special_tokens=False).ids
-        clip_ids = () if self._clip_ids is None else self._clip_ids(question)
-        return EncodedPrompt(tuple(ids[: places[0]]), tuple(ids[places[0] + 1 :]), tuple(alone), clip_ids)
+        edges = zip((-1, *places), (*places, len(ids)), strict=True)
+        parts = tuple(tuple(ids[first + 1 : last]) for first, last in edges)
+        words = " ".join(question.replace(self.marker, " ").split()) if self.marker in question else question
+        alone = self.tokenizer.encode(words, add_special_tokens=False).ids
+        clip_ids = () if self._clip_ids is None else self._clip_ids(words)
+        return EncodedPrompt(parts, tuple(alone), clip_ids)
 
-    def check_length(self, text_tokens: int, visual_tokens: int, new_tokens: int) -> None:
+    def check_length(self, text_tokens: int, visual_tokens: int, new_tokens: int, pictures: int = 1) -> None:
         """Refuse a prompt and answer that do not fit the model's context.
 
         Args:
-            text_tokens: tokens of the text around the picture.
-            visual_tokens: tokens the language model gets for the picture.
+            text_tokens: tokens of the text around the pictures.
+            visual_tokens: tokens the language model gets for the pictures.
             new_tokens: the most tokens the answer may have.
+            pictures: how many there are.
 
         Raises:
             QuestionError: their sum exceeds ``facts.context``; the message says how to make it fit.
@@ -141,13 +175,18 @@ class Prompt:
         room = context - prompt
         shorten = f"shorten the question by {1 - room} tokens or more"
         remedy = f"ask for at most {room} new tokens" if room > 0 else shorten
+        seen = self._noun + "s" * (pictures > 1)
         raise QuestionError(
-            f"the question takes {text_tokens} tokens, the picture {visual_tokens} and the answer up to "
+            f"the question takes {text_tokens} tokens, the {seen} {visual_tokens} and the answer up to "
             f"{new_tokens}: {prompt + new_tokens} in all, above the model's context of {context}: {remedy}"
         )
 
-    def _render(self, question: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
+    @property
+    def _noun(self) -> str:
+        return "video" if self.facts.medium == "video" else "picture"
+
+    def _render(self, question: str, pictures: int) -> str:
+        content = [{"type": self.facts.medium}] * pictures + [{"type": "text", "text": question}]
         specials = {"bos_token": self.facts.bos_token, "eos_token": self.facts.eos_token}
         try:
             return self._template.render(
@@ -159,6 +198,14 @@ class Prompt:
             )
         except Exception as error:  # a template is a program: it can fail with anything Python has
             raise BundleError(f"prompt: the chat template failed: {_reason(error)}") from error
+
+
+def _times(count: int) -> str:
+    return "time" if count == 1 else "times"
+
+
+def _are(count: int, noun: str) -> str:
+    return f"is 1 {noun}" if count == 1 else f"are {count} {noun}s"
 
 
 class TextStream:

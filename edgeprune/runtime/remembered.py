@@ -26,6 +26,7 @@ class Place:
     Attributes:
         manifest: sha256 of the bundle's ``edgeprune.json``, which has those of all its files.
         method: that prunes.
+        tokens, runs: visual tokens and encoder runs of a prompt; what its pictures are.
         backend, threads, device: what computes; threads are 0 where they are not chosen.
     """
 
@@ -34,6 +35,8 @@ class Place:
     backend: str
     threads: int
     device: str
+    tokens: int
+    runs: int
 
     @property
     def path(self) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgeprune.bundle.build import Build
+from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.manifest import Graph
 from edgeprune.errors import BackendError
 from edgeprune.nvidia.cuda import Cuda, open_gpu
@@ -37,6 +38,7 @@ class TrtBackend:
         trust: run plans that were not built on this machine, too; they are native code.
         cuda: the GPU, which the backend closes with itself, also if it does not come about; None is the first that the
             plans are for.
+        image: how pictures become runs of the encoder, for messages.
 
     Raises:
         MissingExtra: cuda-python is not installed.
@@ -44,14 +46,20 @@ class TrtBackend:
     """
 
     def __init__(
-        self, build: Build, folder: Path, library: Library, trust: bool = False, cuda: Cuda | None = None
+        self,
+        build: Build,
+        folder: Path,
+        library: Library,
+        trust: bool = False,
+        cuda: Cuda | None = None,
+        image: ImageProcessing | None = None,
     ) -> None:
         cuda = cuda or open_gpu(build.capabilities, extra=extra_for(library.flavour))
         try:
             self._plans = Plans(build, folder, library, cuda.device, trust, cuda.gpus)
             check_plans(build, cuda.memory()[0])
             memory, messages = Memory(cuda), Messages()
-            self._shared = Shared(library, cuda, memory, Scratch(memory.device), messages, self._plans.again)
+            self._shared = Shared(library, cuda, memory, Scratch(memory.device), messages, self._plans.again, image)
             self._runtime = _new_runtime(library, messages)
         except BaseException:  # also Ctrl-C: what was taken is given back, whatever it was
             with contextlib.suppress(BackendError):

@@ -42,6 +42,7 @@ class Tuner:
         method: of the bundle.
         backend: its name.
         threads: per operator, 0 where they are not chosen.
+        tokens, runs: visual tokens and encoder runs of a prompt; None for those of the largest picture.
 
     Attributes:
         warm: whether a request ran in this process.
@@ -50,11 +51,22 @@ class Tuner:
         BudgetError: the method reaches no budget in this bundle.
     """
 
-    def __init__(self, bundle: Bundle, method: MethodEntry, backend: str, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        method: MethodEntry,
+        backend: str,
+        threads: int,
+        tokens: int | None = None,
+        runs: int | None = None,
+    ) -> None:
         self._method = method
-        self._curve = Curve(bundle.manifest, method, this_machine(backend, threads, bundle.manifest.dtype))
+        facts = bundle.manifest
+        tokens = facts.most_tokens if tokens is None else tokens
+        runs = facts.image.most_runs if runs is None else runs
+        self._curve = Curve(facts, method, this_machine(backend, threads, facts.dtype), tokens, runs)
         sha256 = hashlib.sha256((bundle.root / NAME).read_bytes()).hexdigest()
-        self._place = Place(sha256, method.name, backend, threads, device_of(backend))
+        self._place = Place(sha256, method.name, backend, threads, device_of(backend), tokens, runs)
         low, high = self._curve.low, self._curve.high
         earlier = [s for s in recall(self._place) if s.keep is None or low <= s.keep <= high]
         self._auto = Auto(low, high, self._curve.seconds, earlier)

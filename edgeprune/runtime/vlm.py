@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgeprune import catalog
 from edgeprune.budget.keep import parse_keep
@@ -19,21 +17,21 @@ from edgeprune.budget.schedule import Schedule, make_schedule, site_of
 from edgeprune.bundle.manifest import Manifest, MethodEntry
 from edgeprune.bundle.store import Bundle, open_bundle
 from edgeprune.errors import BackendError, QuestionError, UsageError
-from edgeprune.runtime.answer import Answer, StageReport
+from edgeprune.runtime.answer import Answer
 from edgeprune.runtime.auto import Asked, Choice, Keep, check_words, is_auto
 from edgeprune.runtime.backend import Backend
 from edgeprune.runtime.backends import BackendChoice, open_backend
-from edgeprune.runtime.chain import Chain, Clock, Prefill, StageResult, Text
+from edgeprune.runtime.chain import Chain
 from edgeprune.runtime.clip_ids import open_clip_ids
-from edgeprune.runtime.generation import Generation
 from edgeprune.runtime.ort import OrtBackend
-from edgeprune.runtime.preprocess import batch, load_image
-from edgeprune.runtime.prompt import EncodedPrompt, Prompt, TextStream
+from edgeprune.runtime.pixels import prepare
+from edgeprune.runtime.preprocess import Source
+from edgeprune.runtime.prompt import Prompt, TextStream
+from edgeprune.runtime.request import Pictures, Request, Words
 from edgeprune.runtime.room import check_request
-from edgeprune.runtime.sampling import Sampler, Sampling
+from edgeprune.runtime.sampling import Sampling
 from edgeprune.runtime.tuner import Trial, Tuner
 
-ImageSource = str | Path | Image.Image
 SEEDS = 2**31
 """Seeds there are."""
 
@@ -50,7 +48,7 @@ class VLM:
         self.bundle, self.backend = bundle, backend
         self.prompt = Prompt(bundle.manifest.prompt, bundle.path(bundle.manifest.tokenizer), open_clip_ids(bundle))
         self.chain = Chain(bundle, backend)
-        self._tuners: dict[str, Tuner] = {}
+        self._tuners: dict[tuple[str, int, int], Tuner] = {}
 
     @property
     def manifest(self) -> Manifest:
@@ -73,7 +71,7 @@ class VLM:
     def generate(
         self,
         question: str,
-        images: Sequence[ImageSource],
+        images: Sequence[Source],
         keep: int | str = "all",
         method: str | None = None,
         max_new_tokens: int = 128,
@@ -81,11 +79,12 @@ class VLM:
         seed: int = 0,
         ttft_budget_ms: float | None = None,
     ) -> Answer:
-        """Ask about one picture.
+        """Ask about a picture, about several in one prompt, or about a video.
 
         Args:
-            question: what to ask.
-            images: one picture, as a path or opened.
+            question: what to ask. Where it holds ``<image>`` (``<video>``), the pictures go there, else before it.
+            images: the pictures, as paths or opened; where the bundle is for video, one video: the path of a file or
+                folder, or a sequence of pictures.
             keep: average visual tokens over the decoder layers (64), a percentage ("11.1%"), the paper's own label
                 ("paper:128"), "all", or "auto": the largest budget that fits ``ttft_budget_ms``, for this request.
             method: pruning method; None takes the bundle's only one.
@@ -108,7 +107,7 @@ class VLM:
     def stream(
         self,
         question: str,
-        images: Sequence[ImageSource],
+        images: Sequence[Source],
         keep: int | str = "all",
         method: str | None = None,
         max_new_tokens: int = 128,
@@ -116,17 +115,14 @@ class VLM:
         seed: int = 0,
         ttft_budget_ms: float | None = None,
     ) -> Stream:
-        """Ask about one picture and get the answer piece by piece; arguments as for ``generate``."""
-        if isinstance(images, str):
-            images = [images]
-        if len(images) != 1:
-            raise UsageError(f"got {len(images)} images, expected 1; generate_batch asks one question of several")
-        return Stream(self._request(question, images, keep, method, max_new_tokens, sampling, seed, ttft_budget_ms))
+        """As ``generate``, and get the answer piece by piece."""
+        prompts = [self._several(images)]
+        return Stream(self._request(question, prompts, keep, method, max_new_tokens, sampling, seed, ttft_budget_ms))
 
     def generate_batch(
         self,
         question: str,
-        images: Sequence[ImageSource],
+        images: Sequence[Source],
         keep: int | str = "all",
         method: str | None = None,
         max_new_tokens: int = 128,
@@ -134,40 +130,58 @@ class VLM:
         seed: int = 0,
         ttft_budget_ms: float | None = None,
     ) -> list[Answer]:
-        """Ask the same question about several pictures at once; one answer per picture, in their order.
+        """Ask the same question about several pictures, or videos, at once; one answer each, in their order.
+
+        They must have the same number of visual tokens each.
 
         A ``ttft_budget_ms`` is for the batch: its first tokens come together.
         """
-        if not images or isinstance(images, str):
-            raise UsageError(f"got images={images!r}, expected a list of at least 1")
-        request = self._request(question, images, keep, method, max_new_tokens, sampling, seed, ttft_budget_ms)
+        prompts = [[image] for image in self._several(images)]
+        request = self._request(question, prompts, keep, method, max_new_tokens, sampling, seed, ttft_budget_ms)
         for _ in request.generation:
             pass
         request.when_done()
-        return [request.answer(row) for row in range(len(images))]
+        return [request.answer(row) for row in range(len(prompts))]
 
-    def encode(self, image: ImageSource) -> dict[str, NDArray[Any]]:
-        """What the encoder makes of one picture: ``features`` [1, N, Dv] and the probes of the bundle's methods.
+    def encode(self, image: Source) -> dict[str, NDArray[Any]]:
+        """What the encoder makes of one picture or video: ``features`` [C, N, Dv] and the probes of the methods.
 
         Raises:
             ImageError: the picture cannot be used.
             BackendError: the graph failed.
         """
-        return self.chain.encode(batch([load_image(image)], self.manifest.image))
+        return self.chain.encode(prepare([image], self.manifest.image))
 
-    def plan(self, keep: int | str, method: str | None = None) -> tuple[MethodEntry | None, Schedule | None]:
+    def plan(
+        self, keep: int | str, method: str | None = None, tokens: int | None = None, runs: int | None = None
+    ) -> tuple[MethodEntry | None, Schedule | None]:
         """What a budget means for this bundle: the method and its schedule, or two None for "all".
+
+        Args:
+            keep, method: as for ``generate``.
+            tokens, runs: visual tokens and encoder runs of the pictures (``Pictures``); None for the most that one
+                can have.
 
         Raises:
             UsageError: the bundle lacks the method, or the budget is malformed or out of reach.
         """
         if method is not None:
             self._entry(method, keep)
-        average = parse_keep(keep, self.manifest.vision.tokens)
+        runs = self.manifest.image.most_runs if runs is None else runs
+        tokens = self.manifest.most_tokens if tokens is None else tokens
+        average = parse_keep(keep, tokens)
         if average is None:
             return None, None
         entry = self._entry(method, keep)
-        return entry, make_schedule(entry.name, average, site_of(self.manifest, entry))
+        return entry, make_schedule(entry.name, average, site_of(self.manifest, entry, tokens, runs))
+
+    def _several(self, images: Sequence[Source]) -> Sequence[Source]:
+        """The pictures or videos, of which there must be one at least."""
+        if isinstance(images, str | Path):
+            images = [images]
+        if not images:
+            raise UsageError(f"got no {self.manifest.prompt.medium}, expected 1 or more")
+        return images
 
     def _entry(self, method: str | None, keep: int | str) -> MethodEntry:
         """The method of that name, or the only one."""
@@ -188,87 +202,104 @@ class VLM:
     def _request(
         self,
         question: str,
-        images: Sequence[ImageSource],
+        prompts: Sequence[Sequence[Source]],
         keep: int | str,
         method: str | None,
         max_new_tokens: int,
         sampling: Sampling | None,
         seed: int,
         ttft_budget_ms: float | None,
-    ) -> _Request:
+    ) -> Request:
         if max_new_tokens < 1:
             raise UsageError(f"--max-new-tokens is {max_new_tokens}, expected 1 or more")
         check_words(keep, ttft_budget_ms)
-        auto = is_auto(keep)
-        entry, schedule = (self._entry(method, keep), None) if auto else self.plan(keep, method)
-        encoded = self.prompt.encode(question)
+        if self.manifest.prompt.medium == "video" and len(prompts[0]) != 1:
+            raise UsageError(f"got {len(prompts[0])} videos in one prompt, expected 1")
+        encoded = self.prompt.encode(question, len(prompts[0]))
         if not 0 <= seed < SEEDS:
             raise UsageError(f"seed is {seed}, expected 0..{SEEDS - 1}")
-        words = _Words(encoded, max_new_tokens, sampling or Sampling(), seed)
+        entry = self._entry(method, keep) if is_auto(keep) or method is not None else None
+        words = Words(encoded, max_new_tokens, sampling or Sampling(), seed)
+        pictures = Pictures(prompts, self.manifest)
         if ttft_budget_ms is not None:
             assert entry is not None  # the words were checked
-            return self._fitting(words, images, entry, ttft_budget_ms / 1e3)
-        self._check(words, entry, schedule, len(images))
+            return self._fitting(words, prompts, pictures, entry, ttft_budget_ms / 1e3)
+        entry, schedule = self.plan(keep, method, pictures.tokens, pictures.pixels.runs)
+        self._check(words, pictures, entry, schedule)
         if entry is not None:
             self.chain.open_method(entry)
-        return _Request(self, words, _Pictures(images, self.manifest), entry, schedule)
+        return self._ask(words, pictures, entry, schedule)
 
-    def _fitting(self, words: _Words, images: Sequence[ImageSource], entry: MethodEntry, budget: float) -> _Request:
+    def _ask(
+        self,
+        words: Words,
+        pictures: Pictures,
+        entry: MethodEntry | None,
+        schedule: Schedule | None,
+        choice: Choice | None = None,
+        trial: float | None = None,
+    ) -> Request:
+        return Request(self.chain, self.prompt, words, pictures, entry, schedule, choice, trial)
+
+    def _fitting(
+        self, words: Words, prompts: Sequence[Sequence[Source]], pictures: Pictures, entry: MethodEntry, budget: float
+    ) -> Request:
         """A request at the largest budget that fits some seconds."""
-        tuner = self._tuner(entry)
-        self._check(words, entry, tuner.smallest, len(images))
+        tuner = self._tuner(entry, pictures)
+        self._check(words, pictures, entry, tuner.smallest)
         self.chain.open_method(entry)
         encoded = words.encoded
-        asked = Asked(len(encoded.before), len(encoded.after), len(images))
+        asked = Asked(len(encoded.before), encoded.text_tokens - len(encoded.before), len(prompts))
 
         def possible(keep: Keep) -> bool:
             try:
-                self._check(words, None if keep is None else entry, tuner.schedule(keep), len(images))
+                self._check(words, pictures, None if keep is None else entry, tuner.schedule(keep))
             except (QuestionError, BackendError):  # too long for the context, or for the memory
                 return False
             return True
 
-        pictures = _Pictures(images, self.manifest)
         if not tuner.warm:
-            pictures = _Pictures(images, self.manifest)  # the first of a process takes longer
+            pictures = Pictures(prompts, self.manifest)  # the first of a process takes longer
 
         def run(keep: Keep) -> Trial:
             method = None if keep is None else entry
-            trial = _Request(self, words, _Pictures(images, self.manifest), method, tuner.schedule(keep))
-            return trial.measured
+            return self._ask(words, Pictures(prompts, self.manifest), method, tuner.schedule(keep)).measured
 
         start = perf_counter()
         choice, tried = tuner.choose(asked, budget, pictures.seconds, possible, run)
         trial = perf_counter() - start
         if tried:
-            pictures = _Pictures(images, self.manifest)  # the time that counts begins now
+            pictures = Pictures(prompts, self.manifest)  # the time that counts begins now
         method = None if choice.keep is None else entry
-        request = _Request(self, words, pictures, method, tuner.schedule(choice.keep), choice, trial if tried else None)
+        request = self._ask(words, pictures, method, tuner.schedule(choice.keep), choice, trial if tried else None)
         tuner.learn(choice.keep, asked, request.measured)
         request.when_done = tuner.keep
         return request
 
-    def _tuner(self, entry: MethodEntry) -> Tuner:
-        if entry.name not in self._tuners:
+    def _tuner(self, entry: MethodEntry, pictures: Pictures) -> Tuner:
+        """What is known of requests whose pictures have the same shape."""
+        key = entry.name, pictures.tokens, pictures.pixels.runs
+        if key not in self._tuners:
             threads = self.backend.threads if isinstance(self.backend, OrtBackend) else 0
-            self._tuners[entry.name] = Tuner(self.bundle, entry, self.backend.name, threads)
-        return self._tuners[entry.name]
+            self._tuners[key] = Tuner(self.bundle, entry, self.backend.name, threads, *key[1:])
+        return self._tuners[key]
 
-    def _check(self, words: _Words, entry: MethodEntry | None, schedule: Schedule | None, pictures: int) -> None:
+    def _check(self, words: Words, pictures: Pictures, entry: MethodEntry | None, schedule: Schedule | None) -> None:
         """Raise if a budget exceeds the context or the device's memory."""
-        rows = schedule.first if schedule else self.manifest.vision.tokens
+        rows = schedule.first if schedule else pictures.tokens
         text = words.encoded.text_tokens
-        self.prompt.check_length(text, rows, 1)
+        self.prompt.check_length(text, rows, 1, len(pictures.pixels.pictures))
         longest = min(text + words.max_new_tokens, self.manifest.decoder.context)
-        check_request(self.manifest, entry, schedule, longest, pictures, self.backend.free_bytes)
+        prompts, runs, free = pictures.pixels.prompts, pictures.pixels.runs, self.backend.free_bytes
+        check_request(self.manifest, entry, schedule, longest, prompts, free, pictures.tokens, runs)
 
 
 class Stream:
-    """The answer about one picture, piece by piece; iterate once, then read ``answer``."""
+    """One answer, piece by piece; iterate once, then read ``answer``."""
 
-    def __init__(self, request: _Request) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
-        self._text = TextStream(request.vlm.prompt.tokenizer)
+        self._text = TextStream(request.prompt.tokenizer)
         self._answer: Answer | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -290,105 +321,6 @@ class Stream:
         if self._answer is None:
             raise UsageError("the stream has not ended; read it to its end before asking for its answer")
         return self._answer
-
-
-@dataclass(frozen=True)
-class _Words:
-    """What is asked for, but for the pictures and their budget."""
-
-    encoded: EncodedPrompt
-    max_new_tokens: int
-    sampling: Sampling
-    seed: int
-
-
-class _Pictures:
-    """Pictures prepared for the encoder; ``start`` is when that began, which is when a request begins."""
-
-    def __init__(self, images: Sequence[ImageSource], facts: Manifest) -> None:
-        self.start = perf_counter()
-        self.values = batch([load_image(image) for image in images], facts.image)
-        self.seconds = perf_counter() - self.start
-
-
-class _Request:
-    """One prompt from its pictures to its answers; prefilled when it is made.
-
-    Attributes:
-        measured: what its prompt took.
-        when_done: called when it was answered.
-    """
-
-    def __init__(
-        self,
-        vlm: VLM,
-        words: _Words,
-        pictures: _Pictures,
-        method: MethodEntry | None,
-        schedule: Schedule | None,
-        choice: Choice | None = None,
-        trial: float | None = None,
-    ) -> None:
-        self.vlm, self._encoded, self._method, self._schedule = vlm, words.encoded, method, schedule
-        self._choice = choice
-        self.when_done: Callable[[], None] = lambda: None
-        self._clock = Clock()
-        facts = vlm.manifest
-        self._clock.seconds["preprocess"] = pictures.seconds
-        encoded = words.encoded
-        text = Text(encoded.before, encoded.after, encoded.question, encoded.clip_ids)
-        self._prefill: Prefill = vlm.chain.prefill(pictures.values, text, method, schedule, self._clock, words.seed)
-        self._ttft = perf_counter() - pictures.start
-        self.measured = Trial(self._ttft - pictures.seconds, self._clock.seconds["vision"])
-        if trial is not None:
-            self._clock.seconds["trial"] = trial
-        self.generation = Generation(
-            vlm.chain,
-            self._prefill,
-            Sampler(words.sampling, len(pictures.values)),
-            facts.prompt.eos_token_ids,
-            words.max_new_tokens,
-            facts.decoder.context,
-            self._clock,
-        )
-
-    def answer(self, row: int) -> Answer:
-        """The finished answer of one picture."""
-        facts, schedule = self.vlm.manifest, self._schedule
-        ids = tuple(self.generation.tokens[row])
-        reason = self.generation.reasons[row]
-        assert reason is not None  # only read after the generation ended
-        average = schedule.average if schedule else float(facts.vision.tokens)
-        steps = self.generation.step_seconds[: len(ids) - 1]
-        return Answer(
-            text=self.vlm.prompt.tokenizer.decode(list(ids), skip_special_tokens=True),
-            finish_reason=reason,
-            method=self._method.name if self._method else None,
-            keep=schedule.asked if schedule else "all",
-            paper_label=schedule.label if schedule else None,
-            visual_tokens_average=average,
-            stages=tuple(_report(stage, row) for stage in self._prefill.stages),
-            prompt_tokens=self._encoded.text_tokens + facts.vision.tokens,
-            generated_tokens=len(ids),
-            token_ids=ids,
-            ttft_ms=self._ttft * 1e3,
-            ttft_predicted_ms=self._choice.seconds * 1e3 if self._choice else None,
-            itl_ms=float(np.mean(steps)) * 1e3 if steps else None,
-            timings_ms={stage: seconds * 1e3 for stage, seconds in self._clock.seconds.items()},
-            backend=self.vlm.backend.name,
-            dtype=facts.dtype,
-        )
-
-
-def _report(stage: StageResult, row: int) -> StageReport:
-    kept = stage.kept[row].tolist()
-    return StageReport(
-        cut=stage.cut,
-        visual_tokens_in=stage.tokens_in,
-        visual_tokens_out=stage.tokens_out,
-        kept=tuple(sorted(kept)),
-        merged=tuple(sorted(kept[len(kept) - stage.merged :])),
-    )
 
 
 def open_vlm(

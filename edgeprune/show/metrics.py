@@ -1,7 +1,8 @@
 """What can be said about the patches a method kept, in numbers.
 
-Indices are those of the grid in raster order. The class row (-1) is no patch and is left out everywhere; a merged
-row counts as its reference patch. Nothing here knows a method or a model.
+Indices are those of ``Sheet``'s blocks: of a picture, its mosaic of tiles and its overview, or its frames. Class rows
+and ends of lines (below 0) are no patches and are left out everywhere; a merged row counts as its reference patch.
+Nothing here knows a method or a model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Measures:
     """What one method kept of one picture; of the last stage where nothing else is said.
 
     Attributes:
-        tokens: visual rows out of every stage, class row and merged rows included.
+        tokens: visual rows out of every stage, class rows and merged rows included.
         gap_first, gap_last: ``largest_gap`` after the first and after the last stage.
         diversity: of the encoder's features.
         vertical_centre: of the patches.
@@ -35,7 +36,7 @@ class Measures:
 
 def measure(
     stages: Sequence[Sequence[int]],
-    grid: tuple[int, int],
+    blocks: Sequence[NDArray[np.int64]],
     features: NDArray[np.floating],
     attention: NDArray[np.floating] | None,
 ) -> Measures:
@@ -43,34 +44,38 @@ def measure(
 
     Args:
         stages: indices kept, at least one stage.
-        grid: (rows, columns) of patches, N in all.
-        features: [N, D].
+        blocks: [rows, columns] each, the indices of their patches.
+        features: [N, D], a row for every index.
         attention: [N], or None where there is none.
     """
     last = stages[-1]
     return Measures(
         tokens=tuple(map(len, stages)),
-        gap_first=largest_gap(stages[0], grid),
-        gap_last=largest_gap(last, grid),
+        gap_first=largest_gap(stages[0], blocks),
+        gap_last=largest_gap(last, blocks),
         diversity=diversity(features, last),
-        vertical_centre=vertical_centre(last, grid),
+        vertical_centre=vertical_centre(last, blocks),
         attention_share=None if attention is None else attention_share(attention, last),
     )
 
 
 def patches(kept: Iterable[int]) -> tuple[int, ...]:
-    """The patches among the rows kept: without the class row, ascending, each once."""
+    """The patches among the rows kept: without class rows and ends of lines, ascending, each once."""
     return tuple(sorted({index for index in kept if index >= 0}))
 
 
-def largest_gap(kept: Iterable[int], grid: tuple[int, int]) -> int:
-    """Side, in patches, of the largest square of the grid (rows, columns) that holds no kept patch."""
-    rows, columns = grid
-    taken = set(kept)
+def largest_gap(kept: Iterable[int], blocks: Sequence[NDArray[np.int64]]) -> int:
+    """Side, in patches, of the largest square that holds no kept patch; of the blocks' the largest."""
+    taken = list(patches(kept))
+    return max(_gap(np.isin(block, taken)) for block in blocks)
+
+
+def _gap(kept: NDArray[np.bool_]) -> int:
+    rows, columns = kept.shape
     sides = np.zeros((rows + 1, columns + 1), np.int64)  # of the largest empty square with its lower right corner here
     for row in range(rows):
         for column in range(columns):
-            if row * columns + column not in taken:
+            if not kept[row, column]:
                 above, left, corner = sides[row, column + 1], sides[row + 1, column], sides[row, column]
                 sides[row + 1, column + 1] = 1 + min(above, left, corner)
     return int(sides.max())
@@ -92,13 +97,12 @@ def diversity(features: NDArray[np.floating], kept: Iterable[int]) -> float | No
     return 1 - pairs / (count * (count - 1))
 
 
-def vertical_centre(kept: Iterable[int], grid: tuple[int, int]) -> float | None:
-    """Mean row of the kept patches, 0 at the top and 1 at the bottom; None without patches or with one row."""
-    rows, columns = grid
-    chosen = patches(kept)
-    if not chosen or rows < 2:
-        return None
-    return sum(index // columns for index in chosen) / (len(chosen) * (rows - 1))
+def vertical_centre(kept: Iterable[int], blocks: Sequence[NDArray[np.int64]]) -> float | None:
+    """Mean row of the kept patches, 0 at the top of a block and 1 at its bottom; None without patches in rows."""
+    taken = list(patches(kept))
+    heights = [np.nonzero(np.isin(block, taken))[0] / (len(block) - 1) for block in blocks if len(block) > 1]
+    found = np.concatenate(heights) if heights else np.empty(0)
+    return float(found.mean()) if len(found) else None
 
 
 def attention_share(attention: NDArray[np.floating], kept: Iterable[int]) -> float | None:

@@ -1,4 +1,4 @@
-"""One picture for several methods: a row each, with the model's view of the photo and then every stage.
+"""One picture for several methods: a row each, with what the model sees and then every stage.
 
 It draws the indices and words it is given; matplotlib is imported where it is needed, and no window is opened.
 """
@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeprune.bundle.image import ImageProcessing
-from edgeprune.runtime.overlay import CLS, OverlayStage
-from edgeprune.runtime.preprocess import fit
+from edgeprune.runtime.overlay import CLS, NEWLINE, OverlayStage
+from edgeprune.runtime.sheet import Block, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +27,8 @@ _INK, _FAINT, _DROPPED = "#1a1a1a", "#5a5a5a", "#3c3c3c"
 _DIM = 0.38  # brightness that dropped patches keep
 _DPI = 160
 _SIDE, _GAP, _MARGIN = 2.4, 0.14, 0.2  # inches: longer edge of a panel, between panels, around everything
+_MANY = 4.6  # inches: longer edge of a panel of several blocks
+_BETWEEN = 8  # pixels between two blocks
 _TOP, _HEAD, _TITLE, _FOOT = 0.42, 0.34, 0.36, 0.4  # inches: question, a row's head, a panel's title, legend
 _LEAST = 7.0  # inches that the legend needs
 _LETTERS = 12.5  # of 9 points, that an inch holds at least
@@ -48,23 +49,16 @@ class Row:
     stages: tuple[OverlayStage, ...]
 
 
-def draw_methods(
-    image: Image.Image, processing: ImageProcessing, grid: tuple[int, int], title: str, rows: Sequence[Row]
-) -> Image.Image:
-    """Draw every method's stages over the picture, one method below the other.
+def draw_methods(sheet: Sheet, title: str, rows: Sequence[Row]) -> Image.Image:
+    """Draw every method's stages over what the model sees, one method below the other.
 
     Args:
-        image: the photo, as ``load_image`` returns it.
-        processing: how the model resizes and crops it.
-        grid: (rows, columns) of patches.
+        sheet: see ``make_sheet``.
         title: above everything.
         rows: at least one method.
 
     Returns:
         A picture in mode RGB.
-
-    Raises:
-        ImageError: as ``preprocess``.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -72,18 +66,19 @@ def draw_methods(
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()  # a style of the user's own may have a dark background, or typeset with TeX
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in place of the letter
-        figure = make_figure(fit(image, processing), grid, title, rows)
+        figure = make_figure(sheet, title, rows)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def make_figure(view: Image.Image, grid: tuple[int, int], title: str, rows: Sequence[Row]) -> Figure:
+def make_figure(sheet: Sheet, title: str, rows: Sequence[Row]) -> Figure:
     """The figure: per method one panel for the view and one for every stage; all of one size, in columns."""
     from matplotlib.figure import Figure
 
-    scale = _SIDE / max(view.size)
-    width, height = view.width * scale, view.height * scale
+    pixels, _ = sheet.arranged(_BETWEEN)
+    scale = (_SIDE if len(sheet.blocks) == 1 else _MANY) / max(pixels)
+    width, height = pixels[0] * scale, pixels[1] * scale
     across = 1 + max(len(row.stages) for row in rows)
     row_height = _HEAD + _TITLE + height + _GAP
     room = max(across * (width + _GAP) - _GAP, _LEAST)
@@ -98,10 +93,7 @@ def make_figure(view: Image.Image, grid: tuple[int, int], title: str, rows: Sequ
             box = (_MARGIN + column * (width + _GAP), size[1] - top - height, width, height)
             axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
             axes.set_axis_off()
-            if column:
-                _draw_stage(axes, view, grid, row.stages[column - 1])
-            else:
-                _draw_view(axes, view, grid)
+            _draw(axes, sheet, row.stages[column - 1] if column else None)
     _legend(figure, rows)
     return figure
 
@@ -129,35 +121,45 @@ def _short(text: str, room: float) -> str:
     return shorten(text, max(20, int(room * _LETTERS)), placeholder=" ...")
 
 
-def _draw_view(axes: Axes, view: Image.Image, grid: tuple[int, int]) -> None:
-    axes.imshow(np.asarray(view), extent=(0, view.width, view.height, 0))
-    _title(axes, "picture", f"as the model sees it: {grid[1]} x {grid[0]} patches")
+def _draw(axes: Axes, sheet: Sheet, stage: OverlayStage | None) -> None:
+    """A stage, or what the model sees."""
+    (width, height), corners = sheet.arranged(_BETWEEN)
+    for block, (left, top) in zip(sheet.blocks, corners, strict=True):
+        extent = (left, left + block.view.width, top + block.view.height, top)
+        if stage is None:
+            axes.imshow(np.asarray(block.view), extent=extent)
+        else:
+            _draw_stage(axes, block, stage, extent)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    if stage is None:
+        _title(axes, "input", f"as the model sees it: {sheet.seen}")
+    else:
+        _title(axes, stage.label, _counts(stage))
 
 
-def _draw_stage(axes: Axes, view: Image.Image, grid: tuple[int, int], stage: OverlayStage) -> None:
+def _draw_stage(axes: Axes, block: Block, stage: OverlayStage, extent: tuple[int, int, int, int]) -> None:
     from matplotlib.collections import LineCollection
 
-    patch = view.height // grid[0], view.width // grid[1]
-    kept = np.zeros(grid, bool)
-    kept.reshape(-1)[[index for index in stage.kept if index != CLS]] = True
-    axes.imshow(_dimmed(view, kept, patch), extent=(0, view.width, view.height, 0))
-    outer, inner = _borders(kept, patch)
-    axes.add_collection(LineCollection(inner, colors=_KEPT, linewidths=0.35, alpha=0.8))
-    axes.add_collection(LineCollection(outer, colors=_KEPT, linewidths=1.1, capstyle="projecting"))
+    kept = np.isin(block.numbers, stage.kept)
+    corner = np.array((extent[0], extent[3]))
+    axes.imshow(_dimmed(block.view, kept, block.patch), extent=extent)
+    outer, inner = (np.array(lines).reshape(-1, 2, 2) + corner for lines in _borders(kept, block.patch))
+    axes.add_collection(LineCollection(list(inner), colors=_KEPT, linewidths=0.35, alpha=0.8))
+    axes.add_collection(LineCollection(list(outer), colors=_KEPT, linewidths=1.1, capstyle="projecting"))
     if stage.merged:
-        y, x = np.divmod(np.array(stage.merged), grid[1])
-        x, y = (x + 0.5) * patch[1], (y + 0.5) * patch[0]
+        row, column = np.nonzero(np.isin(block.numbers, stage.merged))
+        x, y = (column + 0.5) * block.patch[1] + corner[0], (row + 0.5) * block.patch[0] + corner[1]
         axes.scatter(x, y, s=20, c=_MERGED, marker="D", linewidths=0.7, edgecolors="black")
-    axes.set_xlim(0, view.width)
-    axes.set_ylim(view.height, 0)
-    _title(axes, stage.label, _counts(stage))
 
 
 def _counts(stage: OverlayStage) -> str:
     """Such as "96 rows: 83 + class row + 12 merged", and "38 rows" where they are all plain."""
-    plain = len(stage.kept) - len(stage.merged) - (CLS in stage.kept)
+    classes, ends = (stage.kept.count(kind) - stage.merged.count(kind) for kind in (CLS, NEWLINE))
+    plain = len(stage.kept) - len(stage.merged) - classes - ends
     parts = [str(plain)] if plain else []
-    parts += ["class row"] if CLS in stage.kept else []
+    parts += ["class row" if classes == 1 else f"{classes} class rows"] if classes else []
+    parts += ["line end" if ends == 1 else f"{ends} line ends"] if ends else []
     parts += [f"{len(stage.merged)} merged"] if stage.merged else []
     detail = f": {' + '.join(parts)}" if plain < len(stage.kept) else ""
     return f"{len(stage.kept)} {'row' if len(stage.kept) == 1 else 'rows'}{detail}"

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprune.bench.picture import Visual
 from edgeprune.budget.keep import parse_keep
 from edgeprune.budget.schedule import Schedule
 from edgeprune.bundle.manifest import MethodEntry
@@ -83,16 +84,16 @@ class Cell:
         return ALL if self.method is None else f"{self.method} {self.keep}"
 
 
-def make_cells(vlm: VLM, axes: Axes) -> tuple[Cell, ...]:
+def make_cells(vlm: VLM, axes: Axes, visual: Visual) -> tuple[Cell, ...]:
     """Every method at every budget in the order typed, behind the unpruned model, which is always there.
 
-    A budget that one method cannot reach is a cell that says so.
+    Budgets are for the picture of the timing, ``visual``. One that a method cannot reach is a cell that says so.
 
     Raises:
         UsageError: the bundle lacks a method, or methods were named and nothing is to be pruned.
         BudgetError: a budget is malformed, or no method reaches any.
     """
-    tokens = vlm.manifest.vision.tokens
+    tokens = visual.tokens
     keeps = tuple(keep for keep in KEEPS if keep == ALL or int(keep) < tokens) if axes.keeps is None else axes.keeps
     pruned = [keep for keep in keeps if parse_keep(keep, tokens) is not None]
     methods = axes.methods or tuple(entry.name for entry in vlm.manifest.methods)
@@ -101,7 +102,7 @@ def make_cells(vlm: VLM, axes: Axes) -> tuple[Cell, ...]:
         vlm.plan(ALL, method)  # a method that the bundle lacks is no failed cell, but a word to mend
         for keep in pruned:
             try:
-                entry, schedule = vlm.plan(keep, method)
+                entry, schedule = vlm.plan(keep, method, tokens, visual.runs)
             except BudgetError as error:
                 cells.append(Cell(method, keep, unreachable=str(error)))
             else:

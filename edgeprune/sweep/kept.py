@@ -12,11 +12,14 @@ from PIL import Image
 from edgeprune.errors import EdgePruneError
 from edgeprune.runtime.overlay import OverlayStage, draw_panel
 from edgeprune.runtime.preprocess import load_image
+from edgeprune.runtime.sheet import make_sheet
 from edgeprune.runtime.vlm import VLM
 from edgeprune.sweep.axes import Cell
 from edgeprune.sweep.plan import MAX_NEW_TOKENS, Asked
 from edgeprune.sweep.report import Kept, Panel
 
+DRAWN = "fixed"
+"""Kind of pictures whose kept tokens are drawn: a grid of patches over the whole."""
 _PICTURES = 2
 _SIDE = 480  # px of a panel's longer edge: 20 for a patch of a 24 x 24 grid
 _QUALITY = 80
@@ -29,7 +32,8 @@ def draw_kept(
     """What the cells of one budget keep of the first two pictures of the questions, else of the picture of the timing.
 
     The budget is the recommended one; without one that prunes, the smallest that most methods reach. Nothing is drawn
-    without a picture, and a cell that fails on one is left out: its failure is told where its answers are counted.
+    without a picture, nor where pictures are not of the kind ``DRAWN``, and a cell that fails on one is left out: its
+    failure is told where its answers are counted.
 
     Args:
         vlm: an opened bundle.
@@ -39,7 +43,7 @@ def draw_kept(
         asked: questions with their pictures.
     """
     chosen = common_budget(cells, recommended)
-    if not chosen:
+    if not chosen or vlm.manifest.image.kind != DRAWN:
         return ()
     found = []
     for question, picture in _pictures(image, asked):
@@ -89,8 +93,7 @@ def _answer(vlm: VLM, cell: Cell, question: str, picture: Image.Image) -> Panel:
 
 
 def _panel(vlm: VLM, picture: Image.Image, stage: OverlayStage | None) -> Image.Image:
-    facts = vlm.manifest
-    return draw_panel(picture, facts.image, facts.vision.grid, stage)
+    return draw_panel(make_sheet([picture], vlm.manifest.image, vlm.manifest.vision), stage)
 
 
 def _jpeg(panel: Image.Image) -> bytes:

@@ -39,7 +39,7 @@ class Plan:
         axes: what was typed.
         settings: how to time, as for ``bench``.
         asked: questions; None leaves accuracy out.
-        image: the picture of the timing; None paints one, which costs the same.
+        image: the picture or video of the timing; None makes one.
         check_hashes: compare every file with its recorded hash first.
         draw: also draw kept tokens.
         command: the command line, for the report.
@@ -82,7 +82,7 @@ def identity(plan: Plan, bundle: Bundle) -> dict[str, Any]:
         "text_tokens": settings.text_tokens,
         "new_tokens": settings.new_tokens,
         "memory": settings.memory,
-        "image": None if plan.image is None else _hash(plan.image.read_bytes()),
+        "image": None if plan.image is None else _hash(_content(plan.image)),
         "questions": None if questions is None else _hash(repr(questions).encode()),
         "cpu": _cpu(),
         "versions": versions(),
@@ -110,6 +110,13 @@ def _cpu() -> str:
         return cpu_model(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return cpu_model("")
+
+
+def _content(image: Path) -> bytes:
+    """Of a picture or a video, which may be a folder of pictures."""
+    if image.is_dir():
+        return repr([(path.name, _hash(path.read_bytes())) for path in sorted(image.iterdir())]).encode()
+    return image.read_bytes()
 
 
 def _hash(content: bytes) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 
 from edgeprune.bench.host import Host, available_cores, measure_host
 from edgeprune.bench.measure import ChainRunner, Metered, Runner, Sample, Samples, Task
+from edgeprune.bench.picture import look, task_picture
 from edgeprune.bench.predict import Rates
 from edgeprune.bench.report import Memory, Variant
 from edgeprune.bench.rss import chain_memory
-from edgeprune.bench.run import device_notes, make_conditions, make_task, task_picture
-from edgeprune.bench.variants import Counts, make_variant
+from edgeprune.bench.run import device_notes, make_conditions, make_task
+from edgeprune.bench.variants import Counts, PromptSize, make_variant
 from edgeprune.bundle.store import open_bundle
 from edgeprune.errors import EdgePruneError, OutputError
 from edgeprune.estimate.device import CPU
@@ -29,11 +30,11 @@ from edgeprune.eval.run import Run, ask, check_questions
 from edgeprune.power.device import Device, open_device
 from edgeprune.power.meter import Meter
 from edgeprune.power.state import DeviceState
-from edgeprune.runtime.preprocess import load_image
+from edgeprune.runtime.pixels import prepare
 from edgeprune.runtime.vlm import VLM, open_vlm
 from edgeprune.sweep.axes import Cell, make_cells
 from edgeprune.sweep.journal import Journal, open_journal
-from edgeprune.sweep.kept import draw_kept
+from edgeprune.sweep.kept import DRAWN, draw_kept
 from edgeprune.sweep.pareto import advise, front
 from edgeprune.sweep.plan import MAX_NEW_TOKENS, Asked, Plan, check_pictures, identity
 from edgeprune.sweep.progress import SweepBar
@@ -56,11 +57,11 @@ def run_sweep(plan: Plan, fresh: bool, tell: Callable[[str], Any]) -> Iterator[S
         ImageError: the picture cannot be used.
         OutputError: the journal cannot be written, or another process sweeps the same.
     """
-    if plan.image is not None:
-        load_image(plan.image)  # told before gigabytes are loaded
     bundle = open_bundle(plan.bundle, check_hashes=False)
+    if plan.image is not None:
+        prepare([plan.image], bundle.manifest.image)  # told before gigabytes are loaded
     with open_journal(identity(plan, bundle), fresh) as journal:
-        with task_picture(plan.image) as picture:
+        with task_picture(plan.image, bundle.manifest.image) as picture:
             report = _run(plan, picture, journal, tell)
         yield report
         journal.remove()
@@ -69,13 +70,16 @@ def run_sweep(plan: Plan, fresh: bool, tell: Callable[[str], Any]) -> Iterator[S
 def _run(plan: Plan, picture: Path, journal: Journal, tell: Callable[[str], Any]) -> SweepReport:
     with ExitStack() as opened:
         vlm = opened.enter_context(open_vlm(plan.bundle, plan.settings.threads, plan.check_hashes))
-        cells = make_cells(vlm, plan.axes)
-        task = make_task(vlm, picture, plan.settings)
+        visual = look(picture, vlm.manifest)
+        cells = make_cells(vlm, plan.axes, visual)
+        task = make_task(vlm, picture, visual.tokens, plan.settings)
+        text = vlm.prompt.encode(task.question)
+        size = PromptSize(len(text.before), text.text_tokens - len(text.before), visual.tokens, visual.runs)
         if plan.asked is not None:
             check_questions(vlm, plan.asked.samples)
             check_pictures(plan.asked.samples)
         # The model is closed before memory is measured: every run whose memory is measured loads it anew.
-        return _Sweep(plan, vlm, cells, task, journal, tell).run(opened.close)
+        return _Sweep(plan, vlm, cells, task, size, journal, tell).run(opened.close)
 
 
 @dataclass
@@ -90,6 +94,7 @@ class _Sweep:
     vlm: VLM
     cells: tuple[Cell, ...]
     task: Task
+    size: PromptSize
     journal: Journal
     tell: Callable[[str], Any]
     failures: dict[str, list[Failure]] = field(default_factory=dict)
@@ -120,13 +125,16 @@ class _Sweep:
             accuracies = self._ask(bar) if asked is not None else {}
             points = [row.point for row in self._rows(variants, accuracies, memory) if row.point]
             advice = advise(points)
+            if self.plan.draw and vlm.manifest.image.kind != DRAWN:
+                notes.append(
+                    f"kept tokens are drawn on pictures of kind {DRAWN!r}; these are {vlm.manifest.image.kind!r}"
+                )
             kept = draw_kept(vlm, self._timed(), advice.recommended, self.plan.image, asked) if self.plan.draw else ()
-            text_tokens = vlm.prompt.encode(self.task.question).text_tokens
             close()
             if self.plan.settings.memory:
                 memory = self._weigh(bar)
         rows = self._rows(variants, accuracies, memory)
-        conditions = make_conditions(vlm.manifest, backend, text_tokens, host, self._threads(), settings)
+        conditions = make_conditions(vlm.manifest, backend, self.size, host, self._threads(), settings)
         notes += device_notes(state, [Samples(row.name, list(row.samples)) for row in rows])
         return SweepReport(
             conditions=replace(conditions, device=state),
@@ -222,9 +230,8 @@ class _Sweep:
         return ChainRunner(cell.name, self.vlm, cell.entry, cell.schedule)
 
     def _variant(self, cell: Cell, host: Host, machine: Machine | None) -> Variant:
-        facts, encoded = self.vlm.manifest, self.vlm.prompt.encode(self.task.question)
-        split = (len(encoded.before), len(encoded.after))
-        counts = Counts.of(facts, split, cell.entry, cell.schedule, self.task.new_tokens)
+        facts = self.vlm.manifest
+        counts = Counts.of(facts, self.size, cell.entry, cell.schedule, self.task.new_tokens)
         return make_variant(Samples(cell.name, self._samples(cell)), "chain", facts.dtype, counts, host, machine)
 
     def _samples(self, cell: Cell) -> list[Sample]:

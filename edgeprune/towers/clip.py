@@ -1,7 +1,7 @@
 """CLIP's vision transformer up to the layer a model reads, with its scoring head.
 
-It stops after the selected layer: later layers and the final norm feed nothing in LLaVA. Attention is computed
-once for all rows; the scoring head adds one softmax row per head and one mean, never an N x N map. It does not
+It stops after the selected layer: later layers and the final norm feed nothing in LLaVA and its kin. Attention is
+computed once for all rows; the scoring head adds one softmax row per head and one mean, never an N x N map. It does not
 know which method asks for a probe.
 """
 
@@ -141,31 +141,39 @@ class ClipTower(nn.Module):
         feature_layer: 0-based index of the layer whose output is selected (22 of 24 in LLaVA-1.5).
         probes: (kind out of ``PROBES``, layer up to ``feature_layer``), in the order of the outputs.
         fused: dialect.
+        keeps_class_row: whether the class row is one of the features, their first (Video-LLaVA's frames).
     """
 
     def __init__(
-        self, config: ClipSettings, feature_layer: int, probes: tuple[tuple[str, int], ...], fused: bool
+        self,
+        config: ClipSettings,
+        feature_layer: int,
+        probes: tuple[tuple[str, int], ...],
+        fused: bool,
+        keeps_class_row: bool = False,
     ) -> None:
         super().__init__()
-        self.probes = probes
+        self.probes, self.keeps_class_row = probes, keeps_class_row
         self.embeddings = Embeddings(config)
         self.pre_layrnorm = LayerNorm(config.hidden, config.norm_eps)  # the checkpoint's own spelling
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Layer(config, fused) for _ in range(feature_layer + 1))})
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Encode [B, 3, h, w].
+        """Encode [C, 3, h, w].
 
         Returns:
-            features [B, N, Dv], the patches, which is what LLaVA reads; then per probe, in its layer: ``cls_feature``
-            [B, 1, Dv], the class row of the layer's output; ``cls_attention`` [B, N] fp32, the class row's softmax
-            over all N + 1 keys summed over heads; ``key`` [B, N + 1, d] fp32, the keys' mean over heads.
+            features [C, N, Dv], the patches, which is what LLaVA reads, with the class row before them where it is
+            kept; then per probe, in its layer: ``cls_feature`` [C, 1, Dv], the class row of the layer's output;
+            ``cls_attention`` [C, n] fp32, the class row's softmax over all n + 1 keys summed over heads, for the n
+            patches; ``key`` [C, n + 1, d] fp32, the keys' mean over heads, the class row's first.
         """
         x = self.pre_layrnorm(self.embeddings(pixel_values))
         found: dict[tuple[str, int], torch.Tensor] = {}
         for index, layer in enumerate(self.encoder["layers"].children()):
             x, q, k = layer(x)
             found |= {(kind, at): read_probe(kind, x, q, k) for kind, at in self.probes if at == index}
-        return x[:, 1:], *(found[probe] for probe in self.probes)
+        features = x if self.keeps_class_row else x[:, 1:]
+        return features, *(found[probe] for probe in self.probes)
 
 
 def read_probe(kind: str, x: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

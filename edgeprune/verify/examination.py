@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -43,14 +44,19 @@ class Examination:
             self.fail(f"{name}{list(place)} is {found[place]}, expected {expected[place]}")
 
     def kept(
-        self, name: str, expected: NDArray[np.int64], found: NDArray[np.int64], merged: int, sure: float = 1.0
+        self,
+        name: str,
+        expected: NDArray[np.int64],
+        found: NDArray[np.int64],
+        merged: NDArray[np.bool_],
+        sure: float = 1.0,
     ) -> bool:
-        """Compare which rows were kept, [B, K], the last ``merged`` of them references of merged rows.
+        """Compare which rows were kept, [B, K], some of them references of merged rows.
 
         Args:
             name: of the check.
             expected, found: the rows.
-            merged: how many of them are references.
+            merged: [B, K], which of them are references, on both sides; as many in each row.
             sure: the part of the selection that the last bit of a sum does not decide.
 
         Returns:
@@ -59,10 +65,11 @@ class Examination:
         """
         if not self._same_shape(name, expected, found):
             return False
-        selected = expected.shape[1] - merged
+        selected = int((~merged[0]).sum())
+        # The class rows of several runs have one number.
         shared = [
-            len(set(ours[:selected]) & set(theirs[:selected]))
-            for ours, theirs in zip(expected.tolist(), found.tolist(), strict=True)
+            (Counter(ours[~refers].tolist()) & Counter(theirs[~refers].tolist())).total()
+            for ours, theirs, refers in zip(expected, found, merged, strict=True)
         ]
         overlap = sum(shared) / (selected * len(expected))
         self._kept.append(overlap)

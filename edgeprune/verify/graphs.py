@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune.budget.schedule import Stage
-from edgeprune.bundle.manifest import Cut, Graph, MethodEntry
+from edgeprune.bundle.manifest import Cut, Graph, Manifest, MethodEntry
 from edgeprune.bundle.store import Bundle
+from edgeprune.eager.model import Inputs, pixel_values
 from edgeprune.errors import BackendError
 from edgeprune.runtime.backend import NUMPY, Backend, Session
 from edgeprune.runtime.samplers import SAMPLERS
 from edgeprune.verify.examination import Examination
-from edgeprune.verify.reference import LayerCache, Reference, Values, call
+from edgeprune.verify.reference import LayerCache, Reference, Values, call, laid_out
 from edgeprune.verify.report import Check
-from edgeprune.verify.sample import QUESTION, SEED, Budget, Sample, certainty, picture
+from edgeprune.verify.sample import QUESTION, SEED, Budget, Sample, certainty
 
 _ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "int64": torch.int64}
 
@@ -40,7 +41,7 @@ def check_graphs(
         bundle: opened.
         reference: the checkpoint.
         backend: what runs the graphs; one is loaded at a time.
-        sample: picture and prompt.
+        sample: pictures and prompt.
         budgets: prune graphs are run at all of them.
         progress: told the name of every graph.
     """
@@ -53,20 +54,35 @@ def check_graphs(
             yield walk.check(graph)
 
 
-def check_inputs(reference: Reference, sample: Sample, dtype: str) -> Check:
-    """Check that picture and prompt are what Hugging Face's processor makes of them."""
-    examination = Examination("inputs", "inputs", dtype)
-    expected = reference.eager.preprocess([picture()], QUESTION)
+def check_inputs(reference: Reference, manifest: Manifest, sample: Sample) -> Check:
+    """Check that pictures and prompt are what Hugging Face's processor makes of them; positions, where they matter."""
+    label = f" of {sample.label}" if sample.label else ""
+    examination = Examination(f"inputs{label}", "inputs", manifest.dtype)
+    expected = reference.inputs(sample)
     if reference.clip_text is not None:
         examination.exact("CLIP's token ids", reference.clip_text.ids(QUESTION), np.array(sample.text.clip_ids))
-    placeholder = reference.eager.model.config.image_token_id
-    ids = expected["input_ids"][0].numpy()
-    text = np.array([*sample.text.before, *sample.text.after])
-    examination.exact("token ids", ids[ids != placeholder], text)
-    place = np.flatnonzero(ids == placeholder)[:1]
-    examination.exact("place of the picture", place, np.array([len(sample.text.before)]))
-    examination.tensor("pixel_values", expected["pixel_values"].numpy(), sample.pixel_values)
+    ids = expected["input_ids"]
+    visual = reference.eager.visual(ids)
+    text = np.array(sum(sample.text.parts, ()))
+    examination.exact("token ids", ids[~visual].numpy(), text)
+    examination.exact("places of visual rows", np.flatnonzero(visual[0].numpy()), sample.laid.visual_rows[0])
+    positions = reference.eager.positions(expected)
+    if positions is not None:
+        examination.exact("positions", positions.numpy(), sample.positions)
+    if "video_grid_thw" in expected:
+        examination.note("the video's pixels are the runtime's on both sides: Hugging Face's need torchvision")
+    examination.tensor("pixel_values", _pixels(expected, sample), sample.pixels.feeds["pixel_values"])
     return examination.done()
+
+
+def _pixels(inputs: Inputs, sample: Sample) -> NDArray[np.float32]:
+    """The processor's pixels in the shape of the vision graph's."""
+    found: NDArray[np.float32] = pixel_values(inputs).numpy()
+    ours = sample.pixels.feeds["pixel_values"].shape
+    if found.ndim == 5 and len(found) == len(sample.pixels.pictures):  # tiles of several pictures, padded
+        found = np.concatenate([own[: one.runs] for own, one in zip(found, sample.pixels.pictures, strict=True)])
+    # Of native resolution they are rows of a patch each here, and there those of a visual token.
+    return found.reshape(ours) if found.size == np.prod(ours) else found
 
 
 class _Walk:
@@ -82,10 +98,19 @@ class _Walk:
     ) -> None:
         self.bundle, self.reference, self.backend = bundle, reference, backend
         self.sample, self.budgets = sample, budgets
-        self.values: Values = {"pixel_values": torch.from_numpy(sample.pixel_values)}
+        self.inputs = reference.inputs(sample)
+        self.values: Values = {name: torch.from_numpy(value) for name, value in sample.pixels.feeds.items()}
+        self.values |= {
+            "text_ids": torch.tensor([sample.text.clip_ids]),
+            "question": torch.from_numpy(sample.question),
+            "text": torch.from_numpy(sample.embedded),
+            "runs": torch.tensor(sample.pixels.runs),
+            "text_after": torch.tensor(len(sample.text.parts[-1])),
+            **laid_out(sample.laid),
+        }
         self.cache = LayerCache()
         # A decode step follows each segment's prefill; any token does.
-        token = torch.tensor([sample.text.after[-1]])
+        token = torch.tensor([sample.text.parts[-1][-1]])
         self.step = reference.embed_tokens(token)
 
     def check(self, graph: Graph) -> Check:
@@ -106,32 +131,28 @@ class _Walk:
 
     def vision(self, graph: Graph, examination: Examination) -> None:
         """Features and probes."""
-        probes = [tensor.name for tensor in graph.outputs[1:]]
-        self.compare(graph, self.values, self.reference.vision(self.values["pixel_values"], probes), examination)
+        self.seen, found = self.reference.vision(self.inputs, [tensor.name for tensor in graph.outputs[1:]])
+        self.compare(graph, self.values, {"features": self.seen.features, **found}, examination)
 
     def project(self, graph: Graph, examination: Examination) -> None:
         """The projector, on all patches."""
-        self.compare(graph, self.values, {"visual": self.reference.eager.project(self.values["features"])}, examination)
-        self.values["text_ids"] = torch.tensor([self.sample.text.clip_ids])
-        for name in ("before", "after", "question"):
-            self.values[name] = torch.from_numpy(getattr(self.sample, f"embedded_{name}"))
+        self.compare(graph, self.values, {"visual": self.seen.projected}, examination)
 
     def assemble(self, graph: Graph, examination: Examination) -> None:
         """The decoder's input, with text rows from the bundle's embedding table."""
-        text = self.sample.text
-        hidden = self.reference.embed(text.before, self.values["visual"], text.after)
+        hidden = self.reference.eager.embed(self.inputs["input_ids"], self.seen.rows)
         self.compare(graph, self.values, {"hidden": hidden}, examination)
-        rows, length = hidden.shape[:2]
-        self.values["position_ids"] = torch.arange(length).expand(rows, -1)
+        positions = self.reference.eager.positions(self.inputs)
+        self.values["position_ids"] = torch.arange(hidden.shape[1])[None] if positions is None else positions
 
     def segment(self, graph: Graph, examination: Examination) -> None:
         """Decoder layers, on the whole prompt with an empty cache, then on one more row with a full one."""
         assert graph.layers is not None  # the manifest checked it
-        rows = self.values["hidden"].shape[0]
+        rows, following = self.values["hidden"].shape[0], self.sample.following
         empty = torch.zeros(rows, self.bundle.manifest.decoder.kv_heads, 0, self.bundle.manifest.decoder.head_dim)
         past = {tensor.name: empty for tensor in graph.inputs if tensor.name.startswith("past_")}
         session = self.load(graph, examination)
-        position = torch.full((rows, 1), self.values["hidden"].shape[1])
+        position = torch.full((*self.values["position_ids"].shape[:-1], 1), following)
         for suffix, hidden, positions in (
             ("", self.values["hidden"], self.values["position_ids"]),
             (" (decode)", self.step.expand(rows, -1, -1), position),
@@ -183,9 +204,8 @@ class _Walk:
             expected = call(module, graph, feeds)
             found = self.run(session, graph, feeds, examination)
             if found is not None:
-                start = len(self.sample.text.before) if isinstance(cut.at, int) else 0
                 sure = certainty(self.bundle.manifest, method, budget.schedule)
-                _examine_cut(expected, found, start, stage, sure, examination)
+                _examine_cut(expected, found, stage, sure, examination)
 
     def cut(self, graph: Graph) -> tuple[MethodEntry, Cut]:
         """The method and the cut that a graph belongs to."""
@@ -198,13 +218,7 @@ class _Walk:
 
     def scalars(self, stage: Stage) -> Values:
         """The scalars of a cut that has all rows before it."""
-        counts = {
-            "span_start": len(self.sample.text.before),
-            "span_length": self.bundle.manifest.vision.tokens,
-            "keep": stage.keep,
-            "merge": stage.merge,
-            "seed": SEED,
-        }
+        counts = {"keep": stage.keep, "merge": stage.merge, "seed": SEED}
         return {name: torch.tensor(value) for name, value in counts.items()}
 
     def rounded(self, graph: Graph, values: Values) -> Values:
@@ -258,11 +272,14 @@ class _Walk:
 
 
 def _examine_cut(
-    expected: Values, found: dict[str, NDArray[Any]], start: int, stage: Stage, sure: float, examination: Examination
+    expected: Values, found: dict[str, NDArray[Any]], stage: Stage, sure: float, examination: Examination
 ) -> None:
     """Compare what was kept, and the rows: all of them, or where the choice differs those that both selected."""
     ours, theirs, keep, merge = expected["kept"].numpy(), found["kept"], stage.keep, stage.merge
-    identical = examination.kept(f"kept (keep={keep})", ours, theirs, merge, sure)
+    merged = np.broadcast_to(np.arange(keep) >= keep - merge, ours.shape)
+    identical = examination.kept(f"kept (keep={keep})", ours, theirs, merged, sure)
+    # In the decoder the visual rows lie among those of text, before it they are all there is.
+    place = expected["visual_rows_out"].numpy() if "visual_rows_out" in expected else np.arange(keep)[None]
     for name, value in expected.items():
         label, rows = f"{name} (keep={keep})", value.numpy()
         if name == "kept":
@@ -270,15 +287,15 @@ def _examine_cut(
         if rows.shape != found[name].shape or not value.is_floating_point():
             examination.exact(label, rows, found[name])
         elif identical:
-            place = np.arange(rows.shape[1]) - start
-            merged = (place >= keep - merge) & (place < keep)
-            examination.tensor(label, rows[:, ~merged], found[name][:, ~merged])
+            fused = np.isin(np.arange(rows.shape[1]), place[0, keep - merge :])
+            examination.tensor(label, rows[:, ~fused], found[name][:, ~fused])
             if merge:
-                examination.tensor(f"{label}, merged rows", rows[:, merged], found[name][:, merged], "merged")
+                examination.tensor(f"{label}, merged rows", rows[:, fused], found[name][:, fused], "merged")
         elif pairs := _common(ours[:, : keep - merge], theirs[:, : keep - merge]):
             examination.note(f"{label}: other rows kept; compared the {len(pairs)} that both selected")
             row, left, right = np.array(pairs).T
-            examination.tensor(label, rows[row, left + start], found[name][row, right + start])
+            other = found.get("visual_rows_out", place)
+            examination.tensor(label, rows[row, place[0, left]], found[name][row, other[0, right]])
 
 
 def _common(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> list[tuple[int, int, int]]:

@@ -6,7 +6,8 @@ cache in which every layer has a length of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,17 @@ import torch
 from torch import nn
 
 from edgeprune.bundle.manifest import Graph, Place
-from edgeprune.checkpoint.config import read_config
+from edgeprune.bundle.prompt import Medium
 from edgeprune.checkpoint.source import Source
-from edgeprune.checkpoint.weights import Weights
 from edgeprune.eager.clip_text import EagerClipText
-from edgeprune.eager.model import EagerModel
+from edgeprune.eager.model import EagerModel, Inputs, Seen
+from edgeprune.eager.processor import Patches
 from edgeprune.export.clip import open_clip
-from edgeprune.families.llava import Llava
+from edgeprune.families.family import family_of, open_family
 from edgeprune.methods import method as methods
+from edgeprune.runtime.assembly import Assembly
+from edgeprune.verify.probes import watch
+from edgeprune.verify.sample import QUESTION, Sample
 
 Values = dict[str, torch.Tensor]
 Station = Place | int | Literal["kernel", "prepare"]
@@ -61,56 +65,50 @@ class Reference:
 
     Args:
         path: its folder.
+        medium: pictures or video.
         clip: the CLIP checkpoint beside it, for methods that need one.
     """
 
-    def __init__(self, path: Path, clip: Source | None = None) -> None:
+    def __init__(self, path: Path, medium: Medium, clip: Source | None = None) -> None:
+        self._medium = medium
         self.clip = None if clip is None else open_clip(clip)
         self.clip_text = None if clip is None else EagerClipText(clip.path)
         self.eager = EagerModel(path, "fp32")
         self.eager.model.requires_grad_(False)
-        self.family = Llava(read_config(path), Weights(path))
+        self.family = open_family(family_of(path), Source(path, path.name or "checkpoint", None), medium)
         self._language = self.eager.model.model.language_model
         self._modules: dict[tuple[str, Station], nn.Module] = {}
         self.query = torch.empty(0)
 
-    def vision(self, pixel_values: torch.Tensor, probes: Sequence[str]) -> Values:
-        """The selected layer's output, and probes by the names of the vision graph's outputs ("key_22")."""
-        tower = self.eager.model.model.vision_tower
-        wanted = [(name, *name.rsplit("_", 1)) for name in probes]
-        keys: dict[int, torch.Tensor] = {}
+    def inputs(self, sample: Sample) -> Inputs:
+        """What Hugging Face's processor makes of a sample's pictures, or of its video, and the question."""
+        if self._medium == "image":
+            return self.eager.prompt(*sample.pictures, QUESTION)
+        return self.eager.prompt(sample.pictures, QUESTION, patches=self._patches(sample))
 
-        def remember(layer: int) -> Callable[..., None]:
-            return lambda module, args, out: keys.update({layer: out})
+    def _patches(self, sample: Sample) -> Patches | None:
+        """A video of native resolution, as the runtime prepared it: Hugging Face's processor needs torchvision."""
+        native, one = self.family.image().native, sample.pixels.pictures[0]
+        if native is None or one.grid is None:
+            return None
+        frames, rows, columns = one.grid
+        values = torch.from_numpy(sample.pixels.feeds["pixel_values"])
+        flat = values.reshape(frames * rows * columns * native.merge**2, -1)
+        return Patches(flat, (frames, rows * native.merge, columns * native.merge), one.seconds)
 
-        hooks = [
-            tower.get_submodule(f"encoder.layers.{layer}.self_attn.k_proj").register_forward_hook(remember(int(layer)))
-            for _, kind, layer in wanted
-            if kind == "key"
-        ]
-        tower.set_attn_implementation("eager")  # the others do not return attention weights
-        try:
-            output = tower(pixel_values, output_hidden_states=True, output_attentions=True)
-        finally:
-            tower.set_attn_implementation("sdpa")
-            for hook in hooks:
-                hook.remove()
-        values = {"features": output.hidden_states[self.eager.model.config.vision_feature_layer][:, 1:]}
-        for name, kind, text in wanted:
-            layer = int(text)
-            if kind == "key":
-                values[name] = keys[layer].unflatten(2, (tower.config.num_attention_heads, -1)).mean(dim=2)
-            elif kind == "cls_feature":
-                values[name] = output.hidden_states[layer + 1][:, :1]
-            else:
-                values[name] = output.attentions[layer].sum(dim=1)[:, 0, 1:]
-        return values
+    def vision(self, inputs: Inputs, probes: Sequence[str]) -> tuple[Seen, Values]:
+        """What the encoder and the projector give, and probes by the names of the vision graph's outputs."""
+        with torch.inference_mode():
+            return watch(self.eager, inputs, probes)
 
-    def embed(self, before: tuple[int, ...], visual: torch.Tensor, after: tuple[int, ...]) -> torch.Tensor:
-        """Token embeddings with the visual rows [B, V, D] between them: [B, S, D]."""
-        placeholders = (self.eager.model.config.image_token_id,) * visual.shape[1]
-        ids = torch.tensor([[*before, *placeholders, *after]]).expand(visual.shape[0], -1)
-        return self.eager.embed(ids, visual)
+    def embed(self, parts: Sequence[Sequence[int]], visual: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Token embeddings with the visual rows of each picture [V, D] between the parts: [1, S, D]."""
+        placeholder = self.eager.placeholders[0]
+        ids: list[int] = list(parts[0])
+        for rows, part in zip(visual, parts[1:], strict=True):
+            ids += [placeholder] * len(rows)
+            ids += part
+        return self.eager.embed(torch.tensor([ids]), torch.cat(tuple(visual)))
 
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """One token per row [B] to [B, 1, D]."""
@@ -166,10 +164,15 @@ class Reference:
             self._modules[method, station] = self._make(methods.load(method), station)
         return self._modules[method, station]
 
+    def _positions(self, record: methods.Method) -> Literal["repack", "keep"]:
+        return "keep" if self.family.decoder_facts.axes > 1 else record.positions
+
     def _make(self, record: methods.Method, station: Station) -> nn.Module:
         if isinstance(station, int):
             assert record.decoder_cut is not None  # the manifest has the cut from there
-            return self.family.cut(record.decoder_cut, station, fused=False).load(torch.float32)
+            # Positions of three axes are never numbered anew.
+            make = partial(record.decoder_cut, positions=self._positions(record))
+            return self.family.cut(make, station, fused=False).load(torch.float32)
         if station == "encoder":
             assert record.encoder is not None
             return self.family.encoder(record.encoder, fused=False).load(torch.float32)
@@ -182,9 +185,9 @@ class Reference:
         if station == "kernel" and record.needs_clip:
             assert record.kernel is not None and self.clip is not None  # callers look
             return self.clip.part(record.kernel(self.family.vision_facts, self.clip.config)).load(torch.float32)
-        make = {"vision": record.vision, "projected": record.projected, "kernel": record.kernel}[station]
-        assert make is not None
-        return make(self.family.vision_facts).eval()
+        stage = {"vision": record.vision, "projected": record.projected, "kernel": record.kernel}[station]
+        assert stage is not None
+        return stage(self.family.vision_facts).eval()
 
 
 def call(module: nn.Module, graph: Graph, values: Values) -> Values:
@@ -192,3 +195,13 @@ def call(module: nn.Module, graph: Graph, values: Values) -> Values:
     results = module(*(values[tensor.name] for tensor in graph.inputs))
     results = (results,) if isinstance(results, torch.Tensor) else results
     return dict(zip((tensor.name for tensor in graph.outputs), results, strict=True))
+
+
+def laid_out(laid: Assembly) -> Values:
+    """Where the rows of a prompt come from, by the names that graphs call them."""
+    weight = {} if laid.weight is None else {"weight": torch.from_numpy(laid.weight)}
+    return {
+        "order": torch.from_numpy(laid.order),
+        "visual_rows": torch.from_numpy(laid.visual_rows),
+        **weight,
+    }

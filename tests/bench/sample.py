@@ -85,6 +85,13 @@ def predicted(report: BenchReport, factor: float = 1.1) -> BenchReport:
     return replace(report, variants=variants)
 
 
+def of_runs(report: BenchReport) -> BenchReport:
+    """The same report of a picture in five runs of the encoder, with its keys and values counted."""
+    sizes = {"keep=all": 9_000_000, "keep=64": 1_000_000}
+    variants = tuple(replace(v, kv_bytes=sizes.get(v.name)) for v in report.variants)
+    return replace(report, conditions=replace(report.conditions, runs=5, visual_tokens=2928), variants=variants)
+
+
 def repeated(report: BenchReport, scale: float = 1.0, repeats: int = 5) -> BenchReport:
     """The same report with the times that its medians stand for, all scaled; 15 steps per repeat."""
 

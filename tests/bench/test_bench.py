@@ -19,9 +19,9 @@ from edgeprune.bench.host import cpu_model, has_bf16
 from edgeprune.bench.predict import Rates
 from edgeprune.bench.report import BenchReport, Comparison, Energy, Spread
 from edgeprune.bench.run import Settings, run_bench
-from edgeprune.bench.table import render_text
+from edgeprune.bench.table import grids, render_text
 from edgeprune.bench.targets import judge
-from edgeprune.bench.variants import Counts, predict
+from edgeprune.bench.variants import Counts, PromptSize, predict
 from edgeprune.budget.schedule import make_schedule, site_of
 from edgeprune.bundle.store import open_bundle
 from edgeprune.errors import BudgetError, BundleError, CheckFailed, UsageError
@@ -71,6 +71,13 @@ def test_every_variant_is_measured_in_every_stage(measured: BenchReport) -> None
         assert chain.prefill_overhead.median_ms > 0
         assert chain.decode_overhead.median_ms > 0
     assert pruned.decoder_flops < every.decoder_flops == eager.decoder_flops
+    row = 2 * 2 * 8 * 4  # keys and values of two heads of 8 in fp32
+    assert every.kv_bytes == 8 * (64 + 60) * row
+    assert pruned.kv_bytes == sum(2 * (rows + 60) * row for rows in pruned.tokens)
+    assert eager.kv_bytes is None
+    shares = next(grid for grid in grids(measured) if grid.title.startswith("The encoder's share"))
+    assert [line[0] for line in shares.rows] == ["keep=all", "keep=16"]
+    assert shares.rows[0][-1] == "100.0%" and float(shares.rows[1][-1].rstrip("%")) < 75
     assert len(pruned.ttft.times_ms) == 2
     assert len(pruned.itl.times_ms) == 2 * 3
 
@@ -91,7 +98,7 @@ def test_what_is_counted_is_the_whole_chain(measured: BenchReport, bundle_gqa: P
     method = manifest.method("visiondrop")
     assert method is not None
     schedule = make_schedule("visiondrop", 16, site_of(manifest, method))
-    counts = Counts.of(manifest, (5, 55), method, schedule, 4)
+    counts = Counts.of(manifest, PromptSize(5, 55, 64, 1), method, schedule, 4)
     assert set(method.graphs) < {cost.graph for cost in counts.prompt}
     pruned = measured.variants[1]
     ceiling = {c.stage: c.flops for c in pruned.ceilings}
@@ -122,7 +129,9 @@ def test_a_prediction_by_hand(bundle_gqa: Path) -> None:
     manifest = open_bundle(bundle_gqa).manifest
     method = manifest.method("visiondrop")
     assert method is not None
-    counts = Counts.of(manifest, (5, 55), method, make_schedule("visiondrop", 16, site_of(manifest, method)), 4)
+    counts = Counts.of(
+        manifest, PromptSize(5, 55, 64, 1), method, make_schedule("visiondrop", 16, site_of(manifest, method)), 4
+    )
     machine = Machine("m", "m", None, 1e9, 1e30, Efficiency(1.0, 1.0, 1.0, 1.0, 0.0), 0.2, 0, 1e9)
     found = predict(counts, machine)
     seconds = {name: total(costs).flops / 1e9 for name, costs in (("all", counts.prompt), ("late", counts.late))}
@@ -130,7 +139,7 @@ def test_a_prediction_by_hand(bundle_gqa: Path) -> None:
     assert found.prefill_ms == pytest.approx(1e3 * seconds["late"], abs=1e-4)
     assert found.vision_ms == pytest.approx(total(counts.prompt, "vision").flops / 1e6, abs=1e-4)
     assert found.decode_ms == pytest.approx(total(counts.steps).flops / 3 / 1e6, abs=1e-4)
-    assert found.prefill_ms < predict(Counts.of(manifest, (5, 55), None, None, 4), machine).prefill_ms
+    assert found.prefill_ms < predict(Counts.of(manifest, PromptSize(5, 55, 64, 1), None, None, 4), machine).prefill_ms
 
 
 def test_rates_of_another_day_do_not_predict_a_cpu(

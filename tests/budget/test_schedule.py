@@ -4,6 +4,7 @@ import pytest
 
 from edgeprune import catalog
 from edgeprune.budget.schedule import Schedule, Site, Stage, make_schedule, reach
+from edgeprune.bundle.sizes import Vision
 from edgeprune.errors import BudgetError, UsageError
 
 SITE = Site(576, ("vision", 8, 16, 24), 32)
@@ -81,6 +82,20 @@ def test_a_label_is_of_its_number_of_tokens() -> None:
     assert make_schedule("visiondrop", 32, Site(256, SITE.places, 32)).label is None
 
 
+def test_a_picture_of_its_own_size_has_no_label() -> None:
+    """That it has 576 visual tokens by chance, as LLaVA-1.5's always has, makes it no row of a paper."""
+    places = SITE.places
+    native = Vision(None, 5120, 32, 16, 3456, 14, "none", 2)
+    own, fixed = (
+        Site.of(facts, 32, "image", places, 576, 1) for facts in (native, Vision((24, 24), 16, 23, 2, 32, 14))
+    )
+    assert (own.given, own.of_run, fixed.given) == (576, 576, 576)
+    assert (make_schedule("visiondrop", 64, own).label, make_schedule("visiondrop", 64, fixed).label) == (None, "64")
+    assert make_schedule("visiondrop", "paper:64", fixed).label == "64"
+    with pytest.raises(BudgetError, match="its labels: none for pictures of their own size"):
+        make_schedule("visiondrop", "paper:64", own)
+
+
 def test_an_unknown_label_names_the_labels() -> None:
     with pytest.raises(BudgetError) as caught:
         make_schedule("visiondrop", "paper:48", SITE)
@@ -101,7 +116,8 @@ def test_every_label_is_one_stage_per_place(name: str) -> None:
     """At 32 layers, where its places are the card's."""
     card = catalog.card(name)
     for budget in card.budgets:
-        schedule = make_schedule(name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32))
-        assert tuple(stage.keep for stage in schedule.stages) == budget.counts
+        site = Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+        schedule = make_schedule(name, f"paper:{budget.label}", site)
+        assert tuple(stage.rows for stage in schedule.stages) == budget.counts
         assert schedule.label == budget.label
         assert all(0 <= stage.merge < stage.keep for stage in schedule.stages)

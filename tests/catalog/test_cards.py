@@ -86,8 +86,9 @@ def test_budgets(name: str) -> None:
         assert list(budget.counts) == sorted(budget.counts, reverse=True)
         assert budget.counts[-1] >= 1 and budget.counts[0] < budget.tokens
         assert budget.label and budget.source
-        schedule = make_schedule(name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32))
-        assert tuple(stage.keep for stage in schedule.stages) == budget.counts
+        site = Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+        schedule = make_schedule(name, f"paper:{budget.label}", site)
+        assert tuple(stage.rows for stage in schedule.stages) == budget.counts
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from transformers import AutoProcessor
 from transformers.image_utils import load_image as transformers_load
 
 from edgeprune import demo
-from edgeprune.checkpoint import facts
-from edgeprune.checkpoint.config import read_config
 from edgeprune.checkpoint.source import Source
+from edgeprune.families.family import open_family
 from edgeprune.runtime.preprocess import batch, load_image
 from edgeprune.runtime.prompt import Prompt
 
@@ -43,9 +42,10 @@ def test_pixels_and_ids(kind: str, tmp_path: Path) -> None:
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     expected = processor(text=text, images=transformers_load(str(path)), return_tensors="np")
 
-    found = batch([load_image(path)], facts.image_processing(SOURCE))
+    family = open_family("llava", SOURCE, "image")
+    found = batch([load_image(path)], family.image())
     np.testing.assert_allclose(found, expected["pixel_values"], rtol=0, atol=1e-6)
-    config = read_config(demo.CHECKPOINT)
-    encoded = Prompt(facts.prompt_facts(SOURCE, config), demo.CHECKPOINT / "tokenizer.json").encode(QUESTION)
-    ids = [*encoded.before, *[config.image_token_id] * 576, *encoded.after]
+    facts = family.prompt()
+    encoded = Prompt(facts, demo.CHECKPOINT / "tokenizer.json").encode(QUESTION)
+    ids = [*encoded.before, *[facts.image_token_id] * 576, *encoded.after]
     assert ids == expected["input_ids"][0].tolist()

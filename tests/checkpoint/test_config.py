@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from edgeprune.checkpoint.config import DecoderConfig, ProjectorConfig, VisionConfig, read_config
+from edgeprune.checkpoint.config import ProjectorConfig, read_config
+from edgeprune.checkpoint.decoder import DecoderConfig, read_decoder
 from edgeprune.checkpoint.rope import Rope
+from edgeprune.checkpoint.tower import VisionConfig
 from edgeprune.errors import CheckpointError, UnsupportedModel
+from tests.checkpoint.change import change
 from tools.random_checkpoint import SHAPES, write_checkpoint
 
 LLAVA_7B: dict[str, Any] = {  # as on the hub, with its gaps
@@ -46,6 +49,20 @@ LLAVA_7B: dict[str, Any] = {  # as on the hub, with its gaps
     "vision_feature_layer": -2,
     "vision_feature_select_strategy": "default",
     "vocab_size": 32064,
+}
+
+QWEN2_5_VL: dict[str, Any] = {
+    "model_type": "qwen2_5_vl_text",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+    "max_position_embeddings": 128000,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1e6,
+    "hidden_act": "silu",
 }
 
 
@@ -114,6 +131,7 @@ def test_tiny_shapes(tmp_path: Path, name: str) -> None:
     [
         ({"rope_theta": 5e5}, Rope(5e5)),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, Rope(1e4, "linear", 2.0)),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, Rope(1e4)),  # changes nothing within the context
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7.0}},
             Rope(7.0, "linear", 2.0),
@@ -187,14 +205,33 @@ def test_other_values_that_are_carried(tmp_path: Path) -> None:
     [
         (
             {"architectures": ["LlavaNextForConditionalGeneration"]},
-            "'LlavaNextFor.*expected LlavaForConditional",
+            "'LlavaNextFor.*' is of the family llava_next, and it is opened as llava",
         ),
+        (
+            {"architectures": ["LlavaNextVideoForConditionalGeneration"]},
+            "resembles llava_next, but is built otherwise; supported: LlavaForConditionalGeneration, LlavaNextFor",
+        ),
+        ({"architectures": ["Qwen2VLForConditionalGeneration"]}, "resembles qwen2_5_vl, but is built otherwise"),
+        ({"architectures": ["InternVLChatModel"]}, "converted form, whose name ends in -hf"),
+        ({"architectures": ["BlipModel"]}, "'BlipModel' is not supported; supported: LlavaForConditional"),
         ({"architectures": ["LlavaLlamaForCausalLM"]}, "converted form, such as llava-hf/llava-1.5-7b-hf"),
-        ({"architectures": None}, "architectures = 'llava'"),
+        ({"architectures": None, "model_type": "llava_next"}, "'LlavaNextFor.*' is of the family llava_next"),
+        (
+            {"architectures": None, "model_type": "qwen2_vl"},
+            "'qwen2_vl' is not supported: it resembles qwen2",
+        ),
+        ({"architectures": None, "model_type": "blip"}, "model_type = 'blip' is not supported; supported: Llava"),
+        ({"architectures": None, "model_type": None}, "without architectures and model_type is not supported"),
+        ({"architectures": [["Llava"]]}, "is not supported; supported: Llava"),
+        ({"architectures": {"a": 1}}, "is not supported; supported: Llava"),
         ({"model_type": "vipllava"}, "model_type = 'vipllava'"),
         (
-            {"text_config.model_type": "mistral"},
-            "text_config.model_type = 'mistral'.*expected llama or qwen2",
+            {"text_config.model_type": "gemma"},
+            "text_config.model_type = 'gemma'.*expected llama or mistral or qwen2",
+        ),
+        (
+            {"text_config.model_type": "mistral", "text_config.sliding_window": 1024},
+            "text_config.sliding_window = 1024 .*expected null or 4096 and more",
         ),
         ({"vision_config.model_type": "siglip_vision_model"}, "'siglip_vision_model'.*clip_vision_model"),
         ({"vision_feature_layer": [-2, -5]}, r"vision_feature_layer = \[-2, -5\].*expected one layer"),
@@ -213,7 +250,7 @@ def test_other_values_that_are_carried(tmp_path: Path) -> None:
             {"text_config.rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
             "rope type 'yarn'.*expected default",
         ),
-        ({"text_config.rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope type 'dynamic'"),
+        ({"text_config.rope_scaling": {"type": "longrope", "factor": 4.0}}, "rope type 'longrope'"),
         (
             {"text_config.rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
             "partial_rotary_factor = 0.5",
@@ -235,7 +272,7 @@ def test_unsupported(tmp_path: Path, change: dict[str, Any], message: str) -> No
     ("change", "message"),
     [
         ({"text_config": 7}, "text_config must be an object"),
-        ({"text_config.hidden_size": "wide"}, "does not describe a LLaVA model"),
+        ({"text_config.hidden_size": "wide"}, "does not describe a Llava model"),
         ({"text_config.num_key_value_heads": 5}, "32 query heads are no multiple of 5"),
         (
             {"vision_config.num_attention_heads": 7},
@@ -273,6 +310,92 @@ def test_files_that_are_no_config(tmp_path: Path, text: bytes, message: str) -> 
 def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
         read_config(tmp_path)
+
+
+def test_llava_next_7b_of_mistral_with_its_gaps_filled(tmp_path: Path) -> None:
+    raw = {
+        "architectures": ["LlavaNextForConditionalGeneration"],
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        "image_token_index": 32000,
+        "model_type": "llava_next",
+        "text_config": {
+            "intermediate_size": 14336,
+            "max_position_embeddings": 32768,
+            "model_type": "mistral",
+            "num_key_value_heads": 8,
+            "rope_theta": 1000000.0,
+            "sliding_window": None,
+            "vocab_size": 32064,
+        },
+        "use_image_newline_parameter": True,
+        "vision_config": LLAVA_7B["vision_config"],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    config = read_config(tmp_path, "llava_next")
+    assert (config.vision.patches, config.feature_layer, config.feature_select) == (576, 22, "default")
+    assert config.pinpoints == ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    decoder = config.decoder
+    assert (decoder.layers, decoder.hidden, decoder.heads, decoder.kv_heads) == (32, 4096, 32, 8)
+    assert (decoder.head_dim, decoder.context, decoder.rope.theta, decoder.norm_eps) == (128, 32768, 1e6, 1e-6)
+
+
+def test_video_llava_7b_with_its_gaps_filled(tmp_path: Path) -> None:
+    raw = {
+        "architectures": ["VideoLlavaForConditionalGeneration"],
+        "model_type": "video_llava",
+        "text_config": {"max_position_embeddings": 4096, "model_type": "llama", "vocab_size": 32064},
+        "vision_config": {**LLAVA_7B["vision_config"], "image_size": 224},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    config = read_config(tmp_path, "video_llava")
+    assert (config.image_token_id, config.video_token_id, config.video_rows) == (32000, 32001, 8 * 257)
+    assert (config.vision.patches, config.feature_layer, config.decoder.layers) == (256, 22, 32)
+
+
+def test_a_model_of_another_build_of_llava(tmp_path: Path) -> None:
+    """Tiles and a Mistral decoder; a video token; what LLaVA-1.5 has none of."""
+    following = read_config(write_checkpoint("tiny-next-mistral", tmp_path / "next"), "llava_next")
+    assert following.pinpoints == ((112, 224), (224, 112), (224, 224), (336, 112), (112, 336))
+    assert (following.decoder.rope.theta, following.decoder.qkv_bias, following.video_token_id) == (1e6, False, None)
+    video = read_config(write_checkpoint("tiny-video", tmp_path / "video"), "video_llava")
+    assert (video.image_token_id, video.video_token_id, video.video_rows, video.pinpoints) == (94, 95, 520, ())
+    plain = read_config(write_checkpoint("tiny", tmp_path / "plain"))
+    assert (plain.video_token_id, plain.video_rows, plain.pinpoints) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("pinpoints", "message"),
+    [
+        ([[112, 224], [100, 112]], "image_grid_pinpoints has 100x112, which is no grid of tiles of 112x112"),
+        ([[112, 224], [168, 112]], "has 168x112, which is no grid"),
+        ([[112, 224, 336]], "must be pairs of height and width"),
+        ([112, 224], "must be pairs of height and width"),
+    ],
+)
+def test_resolutions_that_are_no_grids(tmp_path: Path, pinpoints: Any, message: str) -> None:
+    change(write_checkpoint("tiny-next", tmp_path), "config.json", image_grid_pinpoints=pinpoints)
+    with pytest.raises(CheckpointError, match=message):
+        read_config(tmp_path, "llava_next")
+
+
+@pytest.mark.parametrize("window", [None, 4096, 32768])
+def test_a_window_as_long_as_any_sequence_changes_nothing(tmp_path: Path, window: int | None) -> None:
+    folder = _write(tmp_path, {"text_config.model_type": "mistral", "text_config.sliding_window": window})
+    assert read_config(folder).decoder.context == 4096
+
+
+@pytest.mark.parametrize("kind", ["default", "mrope"])
+def test_positions_of_three_axes(tmp_path: Path, kind: str) -> None:
+    text = QWEN2_5_VL | {"rope_scaling": {"type": kind, "mrope_section": [16, 24, 24]}}
+    assert read_decoder(tmp_path, text, False).rope == Rope(1e6, sections=(16, 24, 24))
+    assert read_decoder(tmp_path, text | {"model_type": "qwen2"}, False).rope == Rope(1e6)
+
+
+@pytest.mark.parametrize("sections", [[16, 24, 23], [32, 32], [64, 0, 0]])
+def test_sections_of_a_head_that_do_not_add_up(tmp_path: Path, sections: list[int]) -> None:
+    text = QWEN2_5_VL | {"rope_scaling": {"type": "mrope", "mrope_section": sections}}
+    with pytest.raises(CheckpointError, match=r"mrope_section \[.*\] must be three numbers that add up to 64"):
+        read_decoder(tmp_path, text, False)
 
 
 def test_rope_refuses_values_that_mean_nothing() -> None:

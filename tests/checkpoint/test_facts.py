@@ -11,9 +11,13 @@ import pytest
 from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.prompt import PromptFacts
 from edgeprune.checkpoint.config import read_config
-from edgeprune.checkpoint.facts import DEFAULT_TEMPLATE, image_processing, prompt_facts, tokenizer_files
+from edgeprune.checkpoint.facts import tokenizer_files
+from edgeprune.checkpoint.image import fixed, read_settings
+from edgeprune.checkpoint.prompt import LLAVA_TEMPLATE
 from edgeprune.checkpoint.source import Source, resolve
 from edgeprune.errors import CheckpointError, UnsupportedModel
+from edgeprune.families.family import open_family
+from tests.checkpoint.change import change
 from tools.random_checkpoint import CHAT_TEMPLATE, write_checkpoint
 
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
@@ -26,14 +30,11 @@ def checkpoint(tmp_path: Path) -> Source:
 
 
 def _prompt(checkpoint: Source) -> PromptFacts:
-    return prompt_facts(checkpoint, read_config(checkpoint.path))
+    return open_family("llava", checkpoint, "image").prompt()
 
 
-def _change(checkpoint: Source, file: str, **values: Any) -> None:
-    """Replaces keys of a JSON file; None removes one."""
-    path = checkpoint.path / file
-    merged = json.loads(path.read_text(encoding="utf-8")) | values
-    path.write_text(json.dumps({key: value for key, value in merged.items() if value is not None}), encoding="utf-8")
+def _image(checkpoint: Source) -> ImageProcessing:
+    return fixed(read_settings(checkpoint.path, ("CLIPImageProcessor", "LlavaImageProcessor")))
 
 
 def test_tokenizer_is_taken_byte_by_byte(checkpoint: Source) -> None:
@@ -82,8 +83,11 @@ def test_no_tokenizer(checkpoint: Source) -> None:
 def test_prompt_facts(checkpoint: Source) -> None:
     assert _prompt(checkpoint) == PromptFacts(
         template=CHAT_TEMPLATE,
+        medium="image",
         image_token="<image>",
         image_token_id=94,
+        image_text="<image>",
+        wrap=("", ""),
         bos_token="<s>",
         eos_token="</s>",
         eos_token_ids=(2,),
@@ -101,14 +105,14 @@ def test_template_wherever_it_lies(checkpoint: Source, file: str) -> None:
     elif file == "chat_template.jinja":
         (checkpoint.path / file).write_text(template, encoding="utf-8")
     elif file == "tokenizer_config.json":
-        _change(checkpoint, file, chat_template=template)
-    assert _prompt(checkpoint).template == (DEFAULT_TEMPLATE if file == "none" else template)
+        change(checkpoint.path, file, chat_template=template)
+    assert _prompt(checkpoint).template == (LLAVA_TEMPLATE if file == "none" else template)
 
 
 def test_a_template_of_the_bare_language_model_is_passed_over(checkpoint: Source) -> None:
     (checkpoint.path / "chat_template.json").unlink()
-    _change(checkpoint, "tokenizer_config.json", chat_template="{{ messages[0]['content'] }}")
-    assert _prompt(checkpoint).template == DEFAULT_TEMPLATE
+    change(checkpoint.path, "tokenizer_config.json", chat_template="{{ messages[0]['content'] }}")
+    assert _prompt(checkpoint).template == LLAVA_TEMPLATE
 
 
 def test_the_default_template_writes_what_llava_hf_does(checkpoint: Source) -> None:
@@ -122,7 +126,7 @@ def test_the_default_template_writes_what_llava_hf_does(checkpoint: Source) -> N
     ):
         texts = {
             processor.apply_chat_template(talk, chat_template=template, add_generation_prompt=True)
-            for template in (CHAT_TEMPLATE, DEFAULT_TEMPLATE)
+            for template in (CHAT_TEMPLATE, LLAVA_TEMPLATE)
         }
         assert len(texts) == 1
         assert texts.pop().startswith("USER: <image>\nWhat is it? ASSISTANT:")
@@ -137,39 +141,42 @@ def test_a_qwen2_decoder_gets_no_guessed_template(tmp_path: Path) -> None:
 
 
 def test_ends_of_an_answer(checkpoint: Source) -> None:
-    _change(checkpoint, "generation_config.json", eos_token_id=[2, 7])
+    change(checkpoint.path, "generation_config.json", eos_token_id=[2, 7])
     assert _prompt(checkpoint).eos_token_ids == (2, 7)
-    _change(checkpoint, "generation_config.json", eos_token_id=None)
+    change(checkpoint.path, "generation_config.json", eos_token_id=None)
     assert _prompt(checkpoint).eos_token_ids == (2,)  # the tokenizer's
     (checkpoint.path / "generation_config.json").write_text("[", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"generation_config\.json is not a JSON object"):
         _prompt(checkpoint)
     (checkpoint.path / "generation_config.json").unlink()
     assert _prompt(checkpoint).eos_token_ids == (2,)
-    _change(checkpoint, "tokenizer_config.json", eos_token=None)
+    change(checkpoint.path, "tokenizer_config.json", eos_token=None)
     with pytest.raises(CheckpointError, match="has eos_token_id"):
         _prompt(checkpoint)
 
 
 def test_an_end_that_is_no_id(checkpoint: Source) -> None:
-    _change(checkpoint, "generation_config.json", eos_token_id="</s>")
+    change(checkpoint.path, "generation_config.json", eos_token_id="</s>")
     with pytest.raises(CheckpointError, match="eos_token_ids"):
         _prompt(checkpoint)
 
 
 def test_an_image_token_with_two_ids(checkpoint: Source) -> None:
-    _change(checkpoint, "config.json", image_token_index=7)
+    change(checkpoint.path, "config.json", image_token_index=7)
     with pytest.raises(CheckpointError, match=r"gives '<image>' the id 94, .* the id 7"):
         _prompt(checkpoint)
 
 
 def test_damaged_processor_files(checkpoint: Source) -> None:
     (checkpoint.path / "tokenizer.json").write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="no usable processor"):
+    with pytest.raises(CheckpointError, match="no usable tokenizer"):
         _prompt(checkpoint)
     (checkpoint.path / "preprocessor_config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="no usable processor"):
-        image_processing(checkpoint)
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json is not a JSON object"):
+        _image(checkpoint)
+    (checkpoint.path / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"holds no preprocessor_config\.json"):
+        _image(checkpoint)
 
 
 def test_image_processing(checkpoint: Source) -> None:
@@ -184,7 +191,7 @@ def test_image_processing(checkpoint: Source) -> None:
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
-    assert image_processing(checkpoint) == expected
+    assert _image(checkpoint) == expected
 
 
 def test_image_processing_as_newer_transformers_save_it(checkpoint: Source, tmp_path: Path) -> None:
@@ -193,17 +200,18 @@ def test_image_processing_as_newer_transformers_save_it(checkpoint: Source, tmp_
     AutoProcessor.from_pretrained(checkpoint.path).save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_bytes((checkpoint.path / "config.json").read_bytes())
     saved = Source(path=tmp_path / "saved", id="saved", revision=None)
-    assert image_processing(saved) == image_processing(checkpoint)
+    (saved.path / "model.safetensors").write_bytes((checkpoint.path / "model.safetensors").read_bytes())
+    assert _image(saved) == _image(checkpoint)
     assert _prompt(saved) == _prompt(checkpoint)
 
 
 def test_steps_that_are_left_out(checkpoint: Source) -> None:
     file = "preprocessor_config.json"
-    _change(checkpoint, file, size={"height": 30, "width": 40}, do_center_crop=False)
-    found = image_processing(checkpoint)
+    change(checkpoint.path, file, size={"height": 30, "width": 40}, do_center_crop=False)
+    found = _image(checkpoint)
     assert (found.resize_shortest, found.resize_exact, found.crop) == (None, (30, 40), None)
-    _change(checkpoint, file, do_resize=False, do_center_crop=True, do_rescale=False, do_normalize=False)
-    found = image_processing(checkpoint)
+    change(checkpoint.path, file, do_resize=False, do_center_crop=True, do_rescale=False, do_normalize=False)
+    found = _image(checkpoint)
     assert (found.resize_shortest, found.resize_exact) == (None, None)
     assert (found.rescale, found.mean, found.std) == (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -221,17 +229,17 @@ def test_steps_that_are_left_out(checkpoint: Source) -> None:
 def test_images_that_cannot_be_prepared(
     checkpoint: Source, values: dict[str, Any], error: type[CheckpointError], message: str
 ) -> None:
-    _change(checkpoint, "preprocessor_config.json", **values)
+    change(checkpoint.path, "preprocessor_config.json", **values)
     with pytest.raises(error, match=message) as caught:
-        image_processing(checkpoint)
+        _image(checkpoint)
     assert "preprocessor_config.json" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_padding_to_a_square_is_refused(checkpoint: Source) -> None:
-    _change(checkpoint, "preprocessor_config.json", image_processor_type="LlavaImageProcessor", do_pad=True)
+    change(checkpoint.path, "preprocessor_config.json", image_processor_type="LlavaImageProcessor", do_pad=True)
     with pytest.raises(UnsupportedModel, match="do_pad = true"):
-        image_processing(checkpoint)
+        _image(checkpoint)
 
 
 def test_nothing_of_transformers_leaks(checkpoint: Source, capfd: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +248,7 @@ def test_nothing_of_transformers_leaks(checkpoint: Source, capfd: pytest.Capture
     capfd.readouterr()
     before = logging.get_verbosity()
     _prompt(checkpoint)
-    image_processing(checkpoint)
+    _image(checkpoint)
     tokenizer_files(checkpoint)
     assert logging.get_verbosity() == before
     assert capfd.readouterr() == ("", "")

@@ -204,7 +204,8 @@ def test_impossible_sizes(edgeprune: Command, bundle_tiny: Path, tmp_path: Path,
     [
         ("", "the question is empty"),
         ("   ", "the question is empty"),
-        ("what is <image> here", "'<image>'"),
+        ("<image>", "the question is empty"),
+        ("<image> or <image>?", "the question names <image> 2 times and there is 1 picture: name each once, or none"),
         ("what </s> now", "'</s>'"),
         ("word " * 600, "above the model's context"),
     ],
@@ -248,6 +249,31 @@ def test_an_overlay_without_a_folder(edgeprune: Command, bundle_tiny: Path, phot
     assert "there is no folder" in line
 
 
+def test_pictures_that_do_not_match_the_question(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    line = refuse_run(edgeprune, 2, bundle_tiny, photo, photo, photo, "<image> or <image>?")
+    assert "names <image> 2 times and there are 3 pictures: name each once, or none" in line
+    line = refuse_run(edgeprune, 2, bundle_tiny, photo, photo, "is it <image>?", "--together")
+    assert "names <image> 1 time and there are 2 pictures: name each once, or none" in line
+
+
+def test_more_pictures_than_the_context_has_room_for(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
+    line = refuse_run(edgeprune, 2, bundle_tiny, *[photo] * 9, "which?", "--together")
+    assert "the pictures 576 and the answer" in line and "above the model's context" in line
+
+
+def test_a_video_for_a_model_of_pictures(edgeprune: Command, bundle_tiny: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"\0\0\0\x18ftypisom" + bytes(64))
+    assert "clip.mp4 is a video, and this model takes pictures" in refuse_run(edgeprune, 1, bundle_tiny, clip, "what?")
+
+
+def test_a_medium_that_the_family_does_not_take(edgeprune: Command, checkpoint: Path, tmp_path: Path) -> None:
+    result = edgeprune("export", checkpoint, "--method", "visiondrop", "-o", tmp_path / "out", "--input", "video", "-q")
+    assert result.code == 2
+    assert "--input video: a model of the family llava takes image" in result.line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_question_without_a_picture(edgeprune: Command, bundle_tiny: Path) -> None:
     assert "expected IMAGE... QUESTION" in refuse_run(edgeprune, 2, bundle_tiny, "what?")
 
@@ -284,9 +310,9 @@ def test_keys_and_schemas(edgeprune: Command, bundle_tiny: Path, photo: Path, tm
     assert "unknown key 'colour'" in refuse_run(edgeprune, 1, root, photo, "what?")
     (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 99}))
     assert "schema 99 is newer" in refuse_run(edgeprune, 1, root, photo, "what?")
-    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 2}))
+    (root / "edgeprune.json").write_text(json.dumps(manifest | {"schema": 3}))
     line = refuse_run(edgeprune, 1, root, photo, "what?")
-    assert "schema 2 is no longer read; expected 3: export the model again" in line
+    assert "schema 3 is no longer read; expected 4: export the model again" in line
 
 
 def test_paths_and_links_that_leave_the_bundle(

@@ -84,6 +84,7 @@ def test_what_cannot_be_exported(edgeprune: Command, checkpoint_tiny: Path, clip
 def test_all_leaves_it_out_without_the_checkpoint(
     checkpoint_tiny: Path, clip: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "cdpruner" not in _all("llava", checkpoint_tiny, None)
+    source = resolve(str(checkpoint_tiny))
+    assert "cdpruner" not in _all("llava", source, "image", None)
     assert "left out: cdpruner, it reads the question with CLIP's text tower" in capfd.readouterr().err
-    assert "cdpruner" in _all("llava", checkpoint_tiny, resolve(str(clip)))
+    assert "cdpruner" in _all("llava", source, "image", resolve(str(clip)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,57 @@ def test_run_several_pictures(edgeprune: Command, bundle_tiny: Path, photo: Path
     assert f"{other}: {both[1]['text']}" in edgeprune("run", *words).out.splitlines()
 
 
+@pytest.fixture
+def pair(photo: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two pictures that are not alike."""
+    other = tmp_path / "other.png"
+    Image.new("RGB", (40, 40), "navy").save(other)
+    return photo, other
+
+
+def test_pictures_in_the_places_that_the_question_names(
+    edgeprune: Command, bundle_tiny: Path, pair: tuple[Path, Path]
+) -> None:
+    """One prompt and one answer; their order counts, and so does where they stand."""
+
+    def ask(*words: object) -> dict[str, Any]:
+        result = edgeprune("run", bundle_tiny, *words, "--max-new-tokens", 3, "--json")
+        found: dict[str, Any] = json.loads(result.out.splitlines()[-1])
+        return found
+
+    first, second = pair
+    named = ask(first, second, "<image> or <image>?")
+    assert list(named) == FIELDS
+    assert named["visual_tokens_average"] == 128
+    before = ask(first, second, "or ?", "--together")
+    assert before["visual_tokens_average"] == 128
+    text = named["prompt_tokens"] - 128
+    assert text == ask(first, second, "<image> or <image>?", "--together")["prompt_tokens"] - 128
+    assert named["token_ids"] != ask(second, first, "<image> or <image>?")["token_ids"]
+    alone = ask(first, second, "or ?")["answers"]
+    assert [answer["visual_tokens_average"] for answer in alone] == [64, 64]
+    each = ask(first, second, "is it <image>?")["answers"]  # named once: of every prompt's picture
+    assert [answer["visual_tokens_average"] for answer in each] == [64, 64]
+
+
+def test_pruning_several_pictures_in_one_prompt(edgeprune: Command, bundle_tiny: Path, pair: tuple[Path, Path]) -> None:
+    words = ["run", bundle_tiny, *pair, "<image> or <image>?", "--max-new-tokens", 2, "--keep"]
+    answer = json.loads(edgeprune(*words, "50%", "--json").out.splitlines()[-1])
+    assert answer["keep"] == 64
+    first, *inside = answer["stages"]
+    assert (first["visual_tokens_in"], first["visual_tokens_out"]) == (128, 96)  # 48 of either
+    patches = [place for place in first["kept"] if place >= 0]
+    assert sum(place < 64 for place in patches) == sum(place >= 64 for place in patches) == 47  # and two class rows
+    assert first["kept"].count(-1) == 2
+    alive = set(first["kept"])
+    for stage in inside:
+        assert len(stage["kept"]) == stage["visual_tokens_out"] < len(alive) + 1
+        assert set(stage["kept"]) <= alive
+        alive = set(stage["kept"])
+    summary = edgeprune(*words, 64).out.splitlines()[-1]
+    assert summary.startswith("[visual tokens 128 > 96 > ")
+
+
 def test_run_overlay(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_path: Path) -> None:
     words = ["what?", "--keep", 20, "--max-new-tokens", 1, "--overlay", tmp_path / "kept.png"]
     assert edgeprune("run", bundle_tiny, photo, *words).code == 0
@@ -94,6 +146,10 @@ def test_run_overlay(edgeprune: Command, bundle_tiny: Path, photo: Path, tmp_pat
     assert edgeprune("run", bundle_tiny, photo, photo, *words).code == 0
     assert (tmp_path / "kept-1.png").exists()
     assert (tmp_path / "kept-2.png").exists()
+    (tmp_path / "kept.png").unlink()
+    assert edgeprune("run", bundle_tiny, photo, photo, *words, "--together").code == 0
+    with Image.open(tmp_path / "kept.png") as together:
+        assert together.size != picture.size  # both pictures are on it
 
 
 def test_sampling_is_repeatable(edgeprune: Command, bundle_tiny: Path, photo: Path) -> None:
@@ -107,7 +163,7 @@ def test_inspect_draws_the_chain(edgeprune: Command, bundle_tiny: Path) -> None:
     for part in ("8 x 8 patches = 64 visual tokens", "■ vision", "├─◇ prune_visiondrop_2", "■ segment_3_4", "4 layers"):
         assert part in out
     manifest = json.loads(edgeprune("inspect", bundle_tiny, "--json").out)
-    assert manifest["schema"] == 3
+    assert manifest["schema"] == 4
     assert manifest["methods"][0]["name"] == "visiondrop"
 
 
@@ -133,7 +189,9 @@ def test_methods_are_added_in_place(
     assert line.endswith("--method is needed with --keep 30: the bundle has visiondrop, fastv")
 
 
-@pytest.mark.parametrize("options", [("--force",), ("--dtype", "fp16"), ("-o", "out"), ("--method", "fastv")])
+@pytest.mark.parametrize(
+    "options", [("--force",), ("--dtype", "fp16"), ("-o", "out"), ("--method", "fastv"), ("--input", "image")]
+)
 def test_words_that_adding_has_no_use_for(edgeprune: Command, bundle_tiny: Path, options: tuple[str, ...]) -> None:
     result = edgeprune("export", bundle_tiny, "--add-method", "fastv", *options)
     assert (result.code, result.out) == (2, "")
@@ -155,5 +213,7 @@ def test_the_python_api(bundle_tiny: Path, photo: Path) -> None:
             _ = stream.answer
         assert "".join(stream) == answer.text == stream.answer.text
         assert stream.answer.stages == answer.stages
-        with pytest.raises(api.EdgePruneError, match="got 2 images, expected 1"):
-            vlm.generate("what?", images=[photo, photo])
+        several = vlm.generate("<image> or <image>?", images=[photo, photo], max_new_tokens=1)
+        assert several.visual_tokens_average == 2 * 64
+        with pytest.raises(api.EdgePruneError, match="got no image, expected 1 or more"):
+            vlm.generate("what?", images=[])

@@ -66,6 +66,14 @@ def test_every_device_is_the_default(edgeprune: Command) -> None:
     assert "left out: a100-80gb, h100, h200, l4, " in fp4
 
 
+def test_all_methods_are_those_that_a_model_can_carry(edgeprune: Command) -> None:
+    words = ("estimate", "qwen2.5-vl-3b", "--method", "all", "--keep", "512", "--target", "orin-agx-64gb", "--json")
+    found = json.loads(edgeprune(*words).out)
+    assert {one["method"] for one in found["forecasts"]}.isdisjoint({"sts", "flowcut", "vscan"})
+    told = "flowcut: it prunes inside CLIP's encoder, by its class row, and the model's encoder is Qwen2.5-VL's own"
+    assert told in found["left_out"]
+
+
 def test_a_bundle_with_one_method(edgeprune: Command, bundle_gqa: Path) -> None:
     words = ("estimate", bundle_gqa, "--keep", "20", "--target", "h200", "--dtype", "fp16", "--json")
     found = json.loads(edgeprune(*words).out)
@@ -96,7 +104,12 @@ def test_calibrate_then_here(edgeprune: Command) -> None:
     [
         ((), 2, "MODEL is missing, such as llava-1.5-7b: edgeprune list models"),
         (("llava-1.5-7",), 1, "did you mean 'llava-1.5-7b'?"),
-        (("llava-hf/llava-1.5-7b-hf",), 1, "estimate downloads nothing"),
+        (("llava-hf/bakLlava-v1-hf",), 1, "sizes are not downloaded"),
+        (
+            ("qwen2.5-vl-3b", "--method", "sts", "--keep", "256"),
+            2,
+            "2.5-vl-3b cannot carry sts: it is made for",
+        ),
         (("llava-1.5-7b", "--target", "orin-agx-64"), 1, "did you mean 'orin-agx-64gb'?"),
         (("llava-1.5-7b", "--target", "orin-agx-64gb@jetpack-6.2"), 2, "whatever its TensorRT: --target orin-agx-64gb"),
         (("llava-1.5-7b", "--target", "rtx-portable"), 2, "rtx-portable is several GPUs and has no rates"),

@@ -58,7 +58,10 @@ def test_the_card_of_a_method(edgeprune: Command) -> None:
     for part in (
         "VisionDrop (visiondrop)",
         "1. after the encoder: attention of the class row",
-        "needs a class row in the encoder",
+        "needs nothing beyond what every supported checkpoint has",
+        "no class published: the mean over all patches",
+        "paper:640 960 > 704 > 517 > 379 of 2880, 640 on average (ours",
+        "paper:256 768 > 194 > 49 > 12 of 2056, 255.8 on average (ours",
         "numbered anew after every cut (repack)",
         "reach 13..384 of 576 visual tokens on average over 32 decoder layers",
         "paper:64 96 > 70 > 52 > 38 of 576, 64 on average (ours",
@@ -80,6 +83,29 @@ def test_the_card_of_a_target(edgeprune: Command) -> None:
     for part in ("NVIDIA Jetson AGX Orin 64GB", "capability 8.7", "64 GB", "jetpack-6.2: TensorRT >= 10.3, < 10.4"):
         assert part in out
     assert "portable" in edgeprune("list", "targets", "rtx-portable").out
+
+
+def test_methods_for_a_model(edgeprune: Command) -> None:
+    lines = edgeprune("list", "methods", "--for", "qwen2.5-vl-3b").out.splitlines()
+    assert [line.split()[:1] for line in lines] == [[name] for name in catalog.names()]
+    flowcut = next(line for line in lines if line.startswith("flowcut "))
+    assert "no " in flowcut and "the model's encoder is Qwen2.5-VL's own" in flowcut
+    facts = json.loads(edgeprune("list", "methods", "--for", "llava-1.5-7b", "--json").out)
+    assert facts["model"] == "llava-1.5-7b"
+    assert {entry["carried"] for entry in facts["methods"]} == {"yes"}
+    one = json.loads(edgeprune("list", "methods", "vscan", "--for", "qwen2.5-vl-3b", "--json").out)["methods"]
+    assert [(entry["method"], entry["carried"], entry["reach"]) for entry in one] == [("vscan", "no", None)]
+    assert "no effect without methods" in edgeprune("list", "models", "--for", "llava-1.5-7b").line
+
+
+def test_models_with_memory_and_targets(edgeprune: Command) -> None:
+    found = {entry["name"]: entry["size"] for entry in json.loads(edgeprune("list", "models", "--json").out)}
+    assert found["llava-v1.6-vicuna-7b"]["tokens"] == 2928
+    needs = {need["dtype"]: need for need in found["llava-1.5-7b"]["needs"]}
+    assert needs["fp32"]["weights"] == pytest.approx(2 * needs["fp16"]["weights"], rel=1e-6)
+    assert 13.5e9 < needs["fp16"]["weights"] < 14e9
+    assert needs["int4"]["fits"] == "orin-nano-8gb"
+    assert "2,928 visual tokens; weights in GB: fp32 27.7, fp16 13.8" in edgeprune("list", "models").out
 
 
 @pytest.mark.parametrize(

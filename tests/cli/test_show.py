@@ -137,15 +137,16 @@ def test_methods_out_of_reach_are_left_out_only_by_default(edgeprune: Command, p
 
     sites = {"visiondrop": Site(576, ("vision", 8, 16, 24), 32), "fastv": Site(576, (2,), 32)}
 
-    def plan(keep: str, name: str) -> tuple[object, object]:
+    def plan(keep: str, name: str, tokens: int, runs: int) -> tuple[object, object]:
+        assert (tokens, runs) == (576, 1)
         return sites[name], make_schedule(name, int(keep), sites[name])
 
     methods = [SimpleNamespace(name=name) for name in sites]
     vlm: object = SimpleNamespace(plan=plan, manifest=SimpleNamespace(methods=methods))
-    chosen, left_out = _choose(vlm, "16", None)  # type: ignore[arg-type]
+    chosen, left_out = _choose(vlm, "16", None, (576, 1))  # type: ignore[arg-type]
     assert chosen == ("visiondrop",)
     assert left_out == {"fastv": "fastv cannot keep 16 visual tokens on average; it reaches 37..575 of 576, or all"}
     with pytest.raises(BudgetError, match="fastv cannot keep 16"):
-        _choose(vlm, "16", "visiondrop,fastv")  # type: ignore[arg-type]
+        _choose(vlm, "16", "visiondrop,fastv", (576, 1))  # type: ignore[arg-type]
     with pytest.raises(BudgetError, match="visiondrop cannot keep 2"):
-        _choose(vlm, "2", None)  # type: ignore[arg-type]
+        _choose(vlm, "2", None, (576, 1))  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ import pytest
 from edgeprune.bundle.manifest import Graph
 from edgeprune.bundle.store import Bundle, open_bundle
 
-SIZES = {"B": 1, "S": 40, "P": 0, "K": 16, "a": 3, "t": 5}
-SCALARS = {"span_start": 3, "span_length": 32, "keep": 16, "merge": 4}
+SIZES = {"B": 1, "C": 1, "S": 40, "P": 0, "K": 16, "V": 32, "t": 5}
+SCALARS = {"text_after": 5, "runs": 1, "keep": 16, "merge": 4}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def shapes(graph: Graph) -> list[str]:
 
 def ranges(graph: Graph) -> list[str]:
     counts = [f"{name}:[{n},{n}]" for name, n in SCALARS.items() if any(t.name == name for t in graph.inputs)]
-    positions = [f"{tensor.name}:[0,39]" for tensor in graph.inputs if tensor.name == "position_ids"]
+    positions = [f"{tensor.name}:[0,39]" for tensor in graph.inputs if tensor.name in ("position_ids", "visual_rows")]
     return [*counts, *positions]
 
 

@@ -15,7 +15,7 @@ from edgeprune.engines.trtexec import trtexec_line
 from edgeprune.recipes import target as targets
 from edgeprune.recipes.target import Range, Shapes
 
-FIXED = Shapes(batch=Range(2, 2, 2), text=Range(2, 60, 100), kept=Range(1, 20, 40), context=512)
+FIXED = Shapes(batch=Range(2, 2, 2), text=Range(2, 60, 100), kept=Range(1, 20, 40), runs=Range(1, 1, 1), context=512)
 
 
 @pytest.fixture(scope="module")

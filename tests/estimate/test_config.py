@@ -91,8 +91,10 @@ def test_the_demo_model() -> None:
     ("raw", "kind", "message"),
     [
         ([], CheckpointError, "must hold a JSON object, not a list"),
-        ({"model_type": "gpt2"}, UnsupportedModel, "architectures = 'gpt2' is not supported; expected Llava"),
-        ({**HUB, "text_config": {"model_type": "mistral"}}, UnsupportedModel, "text_config.model_type = 'mistral'"),
+        ({"model_type": "gpt2"}, UnsupportedModel, "model_type = 'gpt2' is not supported; supported: Llava"),
+        ({"architectures": ["InternVLChatModel"]}, UnsupportedModel, "converted form, whose name ends in -hf"),
+        ({"model_type": "qwen2_vl"}, UnsupportedModel, "resembles qwen2_5_vl, but is built otherwise; supported"),
+        ({**HUB, "text_config": {"model_type": "gemma"}}, UnsupportedModel, "text_config.model_type = 'gemma'"),
         ({**HUB, "text_config": 3}, CheckpointError, "text_config must be an object, not 3"),
         ({**HUB, "text_config": {"hidden_size": "big"}}, CheckpointError, "text_config.hidden_size = 'big'; expected"),
         ({**HUB, "text_config": {"hidden_size": None}}, CheckpointError, "text_config.hidden_size = None; expected"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgeprune import catalog
 from edgeprune.budget.schedule import Schedule, make_schedule, reach, site_of
@@ -20,6 +21,8 @@ from edgeprune.estimate.cost import GraphCost
 from edgeprune.estimate.request import Request, prompt_costs, step_costs
 from edgeprune.runtime.backend import Array, Session
 from edgeprune.runtime.chain import Chain, Clock, Text
+from edgeprune.runtime.layout import whole
+from edgeprune.runtime.pixels import prepare
 from tests.clip import make_cdpruner
 from tests.conftest import MakeAll, MakeBundle, MakeCheckpoint, MakeDemo, MakeOnce
 
@@ -134,6 +137,19 @@ class Counter:
         bundle = open_bundle(root, check_hashes=False)
         self.manifest, self.backend = bundle.manifest, CountingBackend()
         self.chain = Chain(bundle, self.backend)
+        self.pixels = prepare(_pictures(self.manifest), self.manifest.image)
+        placed = whole(self.manifest.layout, self.manifest.vision, self.pixels.pictures)
+        self.tokens, self.runs = sum(len(rows.origin) for rows in placed), self.pixels.runs
+
+    def request(self, method: str | None, schedule: Schedule | None) -> Request:
+        """The same, by formula."""
+        return Request.of(self.manifest, BEFORE, AFTER, method, schedule, self.tokens, self.runs)
+
+    def schedules(self, method: MethodEntry) -> list[Schedule]:
+        """The smallest budget, one in the middle, and the largest."""
+        site = site_of(self.manifest, method, self.tokens, self.runs)
+        low, high = reach(method.name, site)
+        return [make_schedule(method.name, keep, site) for keep in (low, (low + high) // 2, high)]
 
     def prompt_and_step(
         self, method: MethodEntry | None, schedule: Schedule | None
@@ -141,10 +157,9 @@ class Counter:
         if method is not None:
             self.chain.open_method(method)
         self.backend.runs = []
-        pixels = np.random.default_rng(0).random((1, 3, *self.manifest.image.size), dtype=np.float32)
         clip = (0,) * self.manifest.text.length if self.manifest.text else ()
-        text = Text((5,) * BEFORE, (6,) * AFTER, (6,) * AFTER, clip)
-        prefill = self.chain.prefill(pixels, text, method, schedule, Clock())
+        text = Text(((5,) * BEFORE, (6,) * AFTER), (6,) * AFTER, clip)
+        prefill = self.chain.prefill(self.pixels, text, method, schedule, Clock())
         prompt, self.backend.runs = self.backend.runs, []
         self.chain.decode(np.array([5]), prefill.cache, Clock())
         return prompt, self.backend.runs
@@ -190,22 +205,22 @@ def compare(counted: list[Counted], costs: tuple[GraphCost, ...]) -> None:
         assert own.cost.weights == pytest.approx(run.weights, rel=0.01, abs=SCALARS), own.graph
 
 
-def schedules(manifest: Manifest, method: MethodEntry) -> list[Schedule]:
-    """The smallest budget, one in the middle, and the largest."""
-    site = site_of(manifest, method)
-    low, high = reach(method.name, site)
-    return [make_schedule(method.name, keep, site) for keep in (low, (low + high) // 2, high)]
+def _pictures(manifest: Manifest) -> list[Any]:
+    """One picture, half again as wide as high so that tiles have padding, or one video."""
+    if manifest.image.kind == "frames":
+        return [[Image.new("RGB", (48, 32))] * manifest.image.most_runs]
+    return [Image.new("RGB", (300, 200))]
 
 
 def test_every_graph_of_every_method_is_counted(counter: Counter) -> None:
     manifest = counter.manifest
     prompt, step = counter.prompt_and_step(None, None)
-    request = Request.of(manifest, BEFORE, AFTER, None, None)
+    request = counter.request(None, None)
     compare(prompt, prompt_costs(request))
     compare(step, step_costs(request))
     for method in manifest.methods:
-        for schedule in schedules(manifest, method):
-            request = Request.of(manifest, BEFORE, AFTER, method.name, schedule)
+        for schedule in counter.schedules(method):
+            request = counter.request(method.name, schedule)
             prompt, step = counter.prompt_and_step(method, schedule)
             compare(prompt, prompt_costs(request))
             compare(step, step_costs(request))

@@ -11,6 +11,7 @@ from edgeprune import demo
 from edgeprune.errors import BundleError, CheckpointError, EdgePruneError, RecipeError, UnsupportedModel
 from edgeprune.estimate.config import read_shape
 from edgeprune.estimate.find import find_model
+from edgeprune.recipes import model as recipes
 from tools.random_checkpoint import SHAPES, make_config
 
 SIZES = """
@@ -42,12 +43,20 @@ def test_a_recipe_and_a_file_of_its_sizes_are_one_model(tmp_path: Path) -> None:
     recipe, sizes = find_model("llava-1.5-7b"), find_model(write(tmp_path, SIZES))
     assert (recipe.shape.vision, recipe.shape.decoder) == (sizes.shape.vision, sizes.shape.decoder)
     assert (recipe.shape.name, recipe.dtype) == ("llava-1.5-7b", "fp16")
-    assert (sizes.shape.name, sizes.dtype, sizes.shape.pictures) == ("mine", None, 1)
+    assert (sizes.shape.name, sizes.dtype, sizes.shape.runs) == ("mine", None, 1)
+
+
+def test_a_recipe_by_its_models_name() -> None:
+    for name in recipes.names():
+        model = recipes.load(name).model
+        assert model == recipes.DEMO or find_model(model) == find_model(name)
 
 
 def test_a_file_of_sizes_may_say_more(tmp_path: Path) -> None:
-    found = find_model(write(tmp_path, 'name = "next"\npictures = 5\ndtype = "int4"\nnotes = "5 crops"\n' + SIZES))
-    assert (found.shape.name, found.shape.tokens, found.dtype) == ("next", 2880, "int4")
+    more = 'name = "next"\nfamily = "llava_next"\ndtype = "int4"\nnotes = "5 crops"\n'
+    found = find_model(write(tmp_path, f'{more}{SIZES}\n[input]\nkind = "tiles"\nruns = 5\ntokens = 2928\n'))
+    assert (found.shape.name, found.shape.tokens, found.dtype) == ("next", 2928, "int4")
+    assert (found.shape.runs, found.shape.given, found.shape.newline) == (5, 2880, True)
 
 
 def test_the_demo_model() -> None:
@@ -88,9 +97,12 @@ def test_bundles_by_their_manifest_alone(bundle_gqa: Path, tmp_path: Path) -> No
         (SIZES.replace("width = 1024", 'width = "wide"'), "[vision].width is 'wide'; expected int"),
         ('nam = "x"\n' + SIZES, "unknown key 'nam'; allowed: vision, decoder, name"),
         ('dtype = "int3"\n' + SIZES, "unknown precision 'int3'"),
-        ("pictures = 0\n" + SIZES, "pictures = 0; expected a whole number"),
+        ('family = "qwen"\n' + SIZES, "family = 'qwen'; expected one of internvl, llava"),
+        (SIZES + '[input]\nkind = "tiles"\nruns = 0\ntokens = 9\n', "runs = 0, tokens = 9; expected 1 or more"),
+        (SIZES + '[input]\nkind = "crops"\nruns = 1\ntokens = 9\n', "kind = 'crops'; expected one of fixed"),
+        (SIZES + '[input]\nkind = "native"\nruns = 1\ntokens = 9\n', "expected kind 'native' where [vision] has no"),
         ("x[", "is not TOML"),
-        ('model = "org/name"', "recipe mine has no [vision] and [decoder], and estimate downloads nothing"),
+        ('model = "org/name"', "recipe mine has no [vision] and [decoder], and sizes are not downloaded"),
     ],
 )
 def test_bad_files_are_named_with_what_they_lack(text: str, message: str, tmp_path: Path) -> None:
@@ -105,11 +117,12 @@ def test_bad_files_are_named_with_what_they_lack(text: str, message: str, tmp_pa
     ("word", "kind", "message"),
     [
         ("llava-1.5-7", CheckpointError, "did you mean 'llava-1.5-7b'?"),
-        ("llava-hf/llava-1.5-7b-hf", CheckpointError, "estimate downloads nothing: give the model's config.json"),
+        ("llava-hf/bakLlava-v1-hf", CheckpointError, "sizes are not downloaded: give the model's config.json"),
+        ("llava-hf/llava-1.5-7b", CheckpointError, "; did you mean 'llava-hf/llava-1.5-7b-hf'?"),
         ("none.toml", CheckpointError, "there is no 'none.toml' here"),
         ("{folder}", CheckpointError, "holds neither edgeprune.json nor config.json"),
         ("{folder}/notes.txt", CheckpointError, "is no model: expected a .toml file of sizes"),
-        ("{folder}/gpt/config.json", UnsupportedModel, "architectures = 'gpt2' is not supported"),
+        ("{folder}/gpt/config.json", UnsupportedModel, "model_type = 'gpt2' is not supported"),
         ("{folder}/old", BundleError, "schema 1 is no longer read"),
     ],
 )

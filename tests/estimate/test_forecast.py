@@ -222,5 +222,5 @@ def test_text_before_and_after() -> None:
 @pytest.mark.parametrize("method", ["visiondrop", "sparsevlm", "sts"])
 def test_a_decoder_too_shallow_for_a_method(method: str) -> None:
     shallow = replace(MODEL.shape, decoder=replace(MODEL.shape.decoder, layers=1))
-    with pytest.raises(BudgetError, match=f"{method} cuts before layer [0-9]+, and llava-1.5-7b has 1"):
+    with pytest.raises(UsageError, match=f"llava-1.5-7b cannot carry {method}: it cuts before layers .* decoder has 1"):
         make_grid(Found(shallow), precision("fp16"), 60, [method], ["10"])

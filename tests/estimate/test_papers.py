@@ -86,7 +86,7 @@ def test_visiondrop_on_llava_next_whole_model() -> None:
     Both fit with 111 rows that are no visual tokens, the 63 of before and the 48 that LLaVA-NeXT puts at the ends of
     lines, if what VisionDrop projects again is left out. With it, 7.70 T asks for 101 rows.
     """
-    shape = Shape("llava-next-7b", CLIP, VICUNA, pictures=5)
+    shape = Shape("llava-next-7b", CLIP, VICUNA, runs=5)
     schedule = make_schedule("visiondrop", 320, Site(2880, PLACES, 32))
     assert whole_model_flops(shape, 63 + 48) / TERA == pytest.approx(46.25, rel=0.003)
     assert whole_model_flops(shape, 63 + 48, schedule) / TERA == pytest.approx(7.70, rel=0.003)
@@ -99,5 +99,7 @@ def test_the_share_is_one_without_pruning_and_less_with_it() -> None:
     for name in catalog.names():
         card = catalog.card(name)
         for budget in card.budgets:
-            schedule = make_schedule(name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32))
+            schedule = make_schedule(
+                name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+            )
             assert 0 < visual_share(schedule) <= schedule.average / schedule.tokens

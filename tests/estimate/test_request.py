@@ -28,7 +28,7 @@ LLAVA = Shape("llava", Vision((24, 24), 1024, 23, 16, 4096, 14), Decoder(32, 409
 
 def plan(shape: Shape, method: str, keep: int | str) -> Schedule:
     layers = shape.decoder.layers
-    return make_schedule(method, keep, Site(shape.tokens, catalog.card(method).at(layers), layers))
+    return make_schedule(method, keep, shape.site(catalog.card(method).at(layers)))
 
 
 def tiny(method: str | None = None, keep: int = 16, edges: tuple[int, ...] = (2, 4, 6)) -> Request:
@@ -48,7 +48,7 @@ def test_a_segment_by_hand() -> None:
     last = 124 * 2 * 32 * 16 + 2 * 32 * 32 + 3 * 32 * 64 + 2 * 124 * 32
     assert costs["segment_6_8"].flops == 2 * (full + last + 32 * 96)
     assert costs["project"] == Cost(2 * 64 * 2 * 32 * 32, 4 * 2 * (32 * 32 + 32), 2 * 64 * 32 * 4)
-    assert costs["assemble"] == Cost(0, 0, 2 * 124 * 32 * 4)
+    assert costs["assemble"] == Cost(0, 0, 2 * 124 * 32 * 4 + 124 * 8)
 
 
 def test_a_decode_step_reads_weights_and_cache() -> None:
@@ -124,16 +124,17 @@ def test_a_bundle_of_one_method_is_what_its_sizes_say(bundle_gqa: Path) -> None:
     assert step_costs(theirs, 4) == step_costs(ours, 4)
 
 
-def test_several_pictures_share_weights_and_budget() -> None:
-    five = replace(LLAVA, pictures=5)
+def test_several_runs_share_weights_and_budget() -> None:
+    five = replace(LLAVA, runs=5)
     one = {
         c.graph: c.cost for c in prompt_costs(Request(LLAVA, FP16, 35, 28, "visionzip", plan(LLAVA, "visionzip", 64)))
     }
     all_five = Request(five, FP16, 35, 28, "visionzip", plan(five, "visionzip", 320))
     many = {c.graph: c.cost for c in prompt_costs(all_five)}
     assert all_five.rows == (383,)
-    for graph in ("vision", "prune_visionzip_vision"):
-        assert many[graph] == Cost(5 * one[graph].flops, one[graph].weights, 5 * one[graph].traffic)
+    for graph, once in (("vision", 0), ("prune_visionzip_vision", 2 * 8)):  # keep and merge
+        traffic = 5 * (one[graph].traffic - once) + once
+        assert many[graph] == Cost(5 * one[graph].flops, one[graph].weights, traffic)
     assert many["project"].flops == 5 * one["project"].flops
 
 
@@ -168,6 +169,6 @@ def test_what_a_request_refuses() -> None:
     assert refused(edges=(4, 2)) == "segments start before [4, 2]; expected rising layers in 1..7"
     assert refused(edges=(2, 4, 8)) == "segments start before [2, 4, 8]; expected rising layers in 1..7"
     assert refused(edges=(2, 4)) == "visiondrop cuts before layer 6, where no segment starts: [2, 4]"
-    assert refused(shape=replace(TINY, pictures=2)) == "tiny has 128 visual tokens and the schedule is for 64 of them"
+    assert refused(shape=replace(TINY, runs=2)) == "tiny has 128 visual tokens and the schedule is for 64 of them"
     assert refused(method="fastv") == "fastv does not prune at 'vision', where the schedule has a stage"
     assert refused(method="fastvv").startswith("unknown method 'fastvv'; methods: ")

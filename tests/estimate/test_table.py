@@ -32,8 +32,9 @@ def test_one_in_full() -> None:
     assert "visual tokens: 96 > 70 > 52 > 38 of 576, 64 on average" in lines[1]
     for graph in ("vision", "prune_visiondrop_vision", "project", "assemble", "segment_0_8", "prune_visiondrop_24"):
         assert sum(line.startswith(f"{graph} ") for line in lines) == 1
-    for figure in ("TTFT    113 ms (105..123)", "decode  12.4 tokens/s", "memory  14.4 GB to run", "build   12.7 GB"):
+    for figure in ("TTFT    114 ms (105..123)", "decode  12.4 tokens/s", "memory  14.4 GB to run", "build   12.7 GB"):
         assert figure in text
+    assert "cache   132 MB pruned" in text and "share   encoder" in text
     words = " ".join(text.split())
     for convention in ("what our graphs compute", "(VisionDrop's table)", "(PyramidDrop)"):
         assert convention in words

@@ -11,8 +11,9 @@ import pytest
 
 from edgeprune.budget.keep import parse_keep
 from edgeprune.errors import BudgetError, ImageError, QuestionError, UsageError
+from edgeprune.eval.accuracy import table
 from edgeprune.eval.data import Sample
-from edgeprune.eval.run import UNPRUNED, Run, check_questions, evaluate, plan_runs, versions
+from edgeprune.eval.run import UNPRUNED, Run, Size, check_questions, evaluate, plan_runs, versions
 from edgeprune.runtime.vlm import VLM
 
 REACH = {"wide": (10, 500), "narrow": (100, 150)}
@@ -27,7 +28,7 @@ class Stand:
     @property
     def manifest(self) -> Any:
         methods = [SimpleNamespace(name=name) for name in REACH]
-        return SimpleNamespace(vision=SimpleNamespace(tokens=576), methods=methods)
+        return SimpleNamespace(most_tokens=576, methods=methods)
 
     @property
     def prompt(self) -> Any:
@@ -40,10 +41,10 @@ class Stand:
         if text_tokens + visual_tokens + new_tokens > 600:
             raise QuestionError("too long")
 
-    def plan(self, keep: str, method: str | None = None) -> tuple[object, object]:
+    def plan(self, keep: str, method: str | None, tokens: int, runs: int) -> tuple[object, object]:
         if method not in REACH:
             raise UsageError(f"the bundle has no method {method!r}")
-        average = parse_keep(keep, 576)
+        average = parse_keep(keep, tokens)
         if average is None:
             return None, None
         if average == "paper:128" and method == "wide":
@@ -62,8 +63,13 @@ class Stand:
         return SimpleNamespace(text=f"The {keep}.", ttft_ms=1.0, visual_tokens_average=2.0)
 
 
-def plan(methods: list[str] | None, keeps: list[str] | None) -> tuple[list[str], tuple[str, ...]]:
-    runs, left_out = plan_runs(cast(VLM, Stand()), methods, keeps)
+SIZES = {0: Size(576, 1), 1: Size(576, 1)}
+
+
+def plan(
+    methods: list[str] | None, keeps: list[str] | None, sizes: dict[int, Size] = SIZES
+) -> tuple[list[str], tuple[str, ...]]:
+    runs, left_out = plan_runs(cast(VLM, Stand()), methods, keeps, samples(), sizes)
     assert runs[0] == UNPRUNED
     return [run.label for run in runs[1:]], left_out
 
@@ -113,7 +119,7 @@ def test_every_question_in_every_run_with_a_seed_per_picture() -> None:
     labels: list[str] = []
     advanced: list[int] = []
     runs = [UNPRUNED, Run("wide", "64"), Run("wide", "32")]
-    rows = evaluate(cast(VLM, stand), samples(), runs, 9, 3, labels.append, lambda: advanced.append(1))
+    rows = evaluate(cast(VLM, stand), samples(), runs, 9, 3, SIZES, labels.append, lambda: advanced.append(1))
     first = next(rows)
     assert len(stand.asked) == len(advanced) == 4  # each row is given as it is finished
     assert first.overall is not None and first.overall.right == 4
@@ -125,10 +131,27 @@ def test_every_question_in_every_run_with_a_seed_per_picture() -> None:
     assert {entry["limit"] for entry in stand.asked} == {9}
 
 
+def test_a_picture_of_fewer_tokens_than_the_budget_is_not_pruned() -> None:
+    sizes = {0: Size(576, 5), 1: Size(128, 3)}
+    assert plan(None, ["128"], sizes) == (["wide 128", "narrow 128"], ())
+    stand = Stand()
+    first, second = evaluate(cast(VLM, stand), samples(), [UNPRUNED, Run("wide", "128")], 9, 0, sizes)
+    assert [(entry["method"], entry["keep"]) for entry in stand.asked[4:]] == [("wide", "128")] * 2 + [
+        (None, "all")
+    ] * 2
+    assert (first.spared, second.spared, second.agreement) == (0, 2, 0.5)
+    note = "wide 128: not pruned for 2 of the questions, whose pictures have no more than 128 visual tokens"
+    assert table([first, second]).splitlines()[3:] == [note]
+    with pytest.raises(BudgetError, match="--keep 192 prunes nothing: the pictures have 128 visual"):
+        plan(None, ["192"], {0: Size(100, 2), 1: Size(128, 3)})
+    with pytest.raises(BudgetError, match="line 2: narrow cannot keep 50%"):  # half of what the first picture has
+        plan(["narrow"], ["50%"], {0: Size(250, 5), 1: Size(128, 3)})
+
+
 def test_the_line_is_named_with_what_is_wrong() -> None:
     bad = Sample("line 7", lambda: Path("bad.png"), 0, "What?", "all", ())
     with pytest.raises(ImageError, match=r"line 7: bad\.png is damaged"):
-        list(evaluate(cast(VLM, Stand()), [bad], [UNPRUNED], 9, 0))
+        list(evaluate(cast(VLM, Stand()), [bad], [UNPRUNED], 9, 0, SIZES))
     long = Sample("line 8", lambda: Path("a.png"), 0, "?" * 50, "all", ())
     with pytest.raises(QuestionError, match="line 8: too long"):
         check_questions(cast(VLM, Stand()), [*samples(), long])

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edgeprune.bundle.manifest import NAME, Graph, Manifest
 from edgeprune.bundle.store import Bundle, open_bundle
@@ -193,6 +195,19 @@ def test_a_checkpoint_of_other_sizes(root: Path, checkpoint_gqa: Path) -> None:
 
 def test_a_checkpoint_of_the_same_sizes(root: Path, tmp_path: Path) -> None:
     other = write_checkpoint("tiny", tmp_path / "other", seed=1)
+    with pytest.raises(CheckpointError, match="give that one with --model"):
+        add_methods(open_bundle(root), source(other), ["fastv"])
+
+
+@pytest.mark.parametrize("part", ["vision_tower", "multi_modal_projector"])
+def test_a_checkpoint_with_another_encoder_or_projector(
+    root: Path, checkpoint_tiny: Path, tmp_path: Path, part: str
+) -> None:
+    """Its language model is the bundle's."""
+    other = Path(shutil.copytree(checkpoint_tiny, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    strange = {name: value + np.float32(0.1) if part in name else value for name, value in tensors.items()}
+    save_file(strange, other / "model.safetensors")
     with pytest.raises(CheckpointError, match="give that one with --model"):
         add_methods(open_bundle(root), source(other), ["fastv"])
 

@@ -26,6 +26,8 @@ from tests.reference.pruning import Prompt, Pruned, Stage, Tower
 
 
 def _visiondrop_vision(tower: Tower, stage: Stage) -> Pruned:
+    if not tower.class_row:
+        return visionzip.vision(tower, stage)
     seen = llava.Vision(tower.features, tower.cls_attention[-1], tower.keys[-1])
     pruned = visiondrop.encoder_stage(seen, visiondrop.Stage(stage.keep - stage.merge, stage.merge))
     return Pruned(pruned.rows, pruned.kept - 1)
@@ -33,9 +35,7 @@ def _visiondrop_vision(tower: Tower, stage: Stage) -> Pruned:
 
 def _visiondrop_cut(prompt: Prompt, stage: Stage) -> Pruned:
     counts = visiondrop.Stage(stage.keep - stage.merge, stage.merge)
-    pruned = visiondrop.decoder_stage(
-        prompt.w, prompt.layer, prompt.hidden, prompt.positions, prompt.start, prompt.count, counts
-    )
+    pruned = visiondrop.decoder_stage(prompt.w, prompt.layer, prompt.hidden, prompt.positions, prompt.places, counts)
     return Pruned(pruned.rows, pruned.kept)
 
 

@@ -23,7 +23,7 @@ from edgeprune.methods import method as methods
 from edgeprune.runtime.ort import OrtBackend
 from edgeprune.runtime.samplers import SAMPLERS
 
-BEFORE, AFTER = 5, 7
+BEFORE, BETWEEN, AFTER = 5, 2, 7  # rows of text: before, between and behind the pictures
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -46,7 +46,7 @@ class Rig:
     def __init__(self, bundle: Path, checkpoint: Path) -> None:
         self.bundle = open_bundle(bundle, check_hashes=False)
         self.manifest = self.bundle.manifest
-        self.family = Llava(read_config(checkpoint), Weights(checkpoint))
+        self.family = Llava(read_config(checkpoint, "llava"), Weights(checkpoint))
         self._backend = OrtBackend(1)
         self._sessions: dict[str, Any] = {}
 
@@ -74,7 +74,8 @@ class Rig:
     def module(self, record: methods.Method, at: Place | int, dtype: torch.dtype) -> nn.Module:
         if isinstance(at, int):
             assert record.decoder_cut is not None
-            return self.family.cut(record.decoder_cut, at, False).load(dtype)
+            cut, positions = record.decoder_cut, record.positions
+            return self.family.cut(lambda config, fused: cut(config, fused, positions), at, False).load(dtype)
         if at == "encoder":
             assert record.encoder is not None
             return self.family.encoder(record.encoder, False).load(dtype)
@@ -82,12 +83,27 @@ class Rig:
         assert make is not None
         return make(self.family.vision_facts).eval()
 
-    def inputs(self, station: Station, stage: Stage, visual: int, batch: int, seed: int = 0) -> Arrays:
-        """Random arrays for a graph, the rows that a sampler chose among them."""
+    def inputs(
+        self, station: Station, stage: Stage, visual: int, batch: int, seed: int = 0, pictures: int = 1
+    ) -> Arrays:
+        """Random arrays for a graph, the rows that a sampler chose among them.
+
+        Args:
+            station, stage: what prunes, and how much.
+            visual: rows of a run before the decoder, of a prompt inside it.
+            batch: of runs or of prompts.
+            seed: of the numbers.
+            pictures: that a prompt's visual rows belong to, with text between; before the decoder the runs of a prompt.
+        """
         rng = np.random.default_rng(seed)
-        scalars = {"span_start": BEFORE, "span_length": visual, "keep": stage.keep, "merge": stage.merge, "seed": seed}
-        axes = {"B": batch, "S": BEFORE + visual + AFTER, "t": AFTER, "q": 3, "V": visual, "K": stage.keep}
-        found: Arrays = {}
+        rows = visual_rows(visual, pictures)
+        scalars = {"keep": stage.keep, "merge": stage.merge, "seed": seed, "runs": pictures, "text_after": AFTER}
+        axes = {"B": batch, "C": batch, "S": int(rows[-1]) + 1 + AFTER, "t": AFTER, "q": 3, "V": visual}
+        axes |= {"N": visual, "K": stage.keep}
+        found: Arrays = {
+            "visual_rows": np.tile(rows, (batch, 1)),
+            "position_ids": np.tile(np.arange(axes["S"]), (batch, 1)),
+        }
         for tensor in (*(station.kernel.inputs if station.kernel else ()), *station.graph.inputs):
             if tensor.name not in found and tensor.name != "chosen":
                 found[tensor.name] = _random(tensor, axes, scalars, rng)
@@ -126,19 +142,23 @@ def arguments(module: nn.Module) -> tuple[str, ...]:
     return tuple(inspect.signature(module.forward).parameters)
 
 
-def rows_in(station: Station, arrays: Arrays, visual: int) -> NDArray[Any] | None:
+def visual_rows(visual: int, pictures: int) -> NDArray[np.int64]:
+    """Which rows of a prompt are visual, where the pictures are as large as each other or the last is smaller."""
+    row = np.arange(visual)
+    return BEFORE + row + BETWEEN * (row // -(-visual // pictures))
+
+
+def rows_in(station: Station, arrays: Arrays) -> NDArray[Any] | None:
     """The rows that a station prunes; None where it starts from pixels."""
     if isinstance(station.at, int):
-        rows: NDArray[Any] = arrays["hidden"][:, BEFORE : BEFORE + visual]
-        return rows
+        return np.take_along_axis(arrays["hidden"], arrays["visual_rows"][:, :, None], axis=1)
     return arrays.get("visual" if station.at == "projected" else "features")
 
 
-def rows_out(station: Station, outputs: Arrays, keep: int) -> NDArray[Any]:
+def rows_out(station: Station, outputs: Arrays) -> NDArray[Any]:
     """The visual rows that a station leaves."""
     if isinstance(station.at, int):
-        rows: NDArray[Any] = outputs["hidden_out"][:, BEFORE : BEFORE + keep]
-        return rows
+        return np.take_along_axis(outputs["hidden_out"], outputs["visual_rows_out"][:, :, None], axis=1)
     return next(value for name, value in outputs.items() if name != "kept")
 
 
@@ -146,8 +166,6 @@ def _random(tensor: Tensor, axes: Mapping[str, int], scalars: Mapping[str, int],
     if not tensor.shape:
         return np.array(scalars[tensor.name], dtype=np.int64)
     shape = [axis if isinstance(axis, int) else axes[axis] for axis in tensor.shape]
-    if tensor.name == "position_ids":
-        return np.tile(np.arange(shape[1]), (shape[0], 1))
     if tensor.name == "rater":
         chosen = rng.random(shape) < 0.5
         chosen[:, -1] = True

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from edgeprune.bundle.manifest import Dialect
-from edgeprune.bundle.sizes import Vision
+from edgeprune.bundle.sizes import ClassRow, Vision
 from edgeprune.bundle.store import open_bundle
 from edgeprune.checkpoint.clip import read_clip_config
 from edgeprune.checkpoint.source import resolve
@@ -54,6 +54,7 @@ QUESTIONS = (
 )
 BUDGETS = (1, 2, 5, 12, 24)  # below the rank of the kernel, 32; beyond it rounding decides
 ROWS, WIDTH, VISION = 64, 32, 32
+FACTS = Vision((8, 8), VISION, 1, 1, VISION, 14)
 
 
 @pytest.fixture(scope="session", params=[True, False], ids=["legacy", "new"])
@@ -106,8 +107,9 @@ def test_ids_are_hugging_faces(bundle: Path, make_once: MakeOnce, question: str)
 
 
 def clip_case(clip: Clip, batch: int) -> tuple[nn.Module, list[torch.Tensor]]:
-    kernel = clip.part(ClipKernel(clip.config)).load(torch.float32)
-    return kernel, [random(batch, ROWS, WIDTH), random(batch, ROWS, VISION, seed=1), random(1, 24, seed=2)]
+    kernel = clip.part(ClipKernel(FACTS, clip.config)).load(torch.float32)
+    rows = [random(batch, ROWS, WIDTH), random(batch, ROWS, VISION, seed=1), random(1, 24, seed=2)]
+    return kernel, [*rows, torch.tensor(1)]
 
 
 def clip_reference(kernel: nn.Module, visual: torch.Tensor, features: torch.Tensor, text: torch.Tensor) -> Any:
@@ -132,10 +134,10 @@ def test_kernel_by_clip(clip: Clip) -> None:
 
 
 def test_kernel_by_the_language_model() -> None:
-    visual, question = random(2, ROWS, WIDTH), random(2, 7, WIDTH, seed=1)
-    found = QuestionKernel()(visual, question).numpy()
+    visual, question = random(2, ROWS, WIDTH), random(1, 7, WIDTH, seed=1)
+    found = QuestionKernel(FACTS)(visual, question, torch.tensor(1)).numpy()
     for row in range(2):
-        rows, asked = visual[row].double().numpy(), question[row].double().numpy()
+        rows, asked = visual[row].double().numpy(), question[0].double().numpy()
         expected = reference.kernel(rows, reference.relevance_llm(rows, asked))
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
         for keep in BUDGETS:
@@ -144,11 +146,25 @@ def test_kernel_by_the_language_model() -> None:
 
 
 def test_pictures_of_a_batch_are_independent(clip: Clip) -> None:
-    kernel, (visual, features, text) = clip_case(clip, 3)
-    together = kernel(visual, features, text)
+    kernel, (visual, features, text, runs) = clip_case(clip, 3)
+    together = kernel(visual, features, text, runs)
     for row in range(3):
-        alone = kernel(visual[row : row + 1], features[row : row + 1], text)
+        alone = kernel(visual[row : row + 1], features[row : row + 1], text, runs)
         torch.testing.assert_close(together[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("class_row", ["apart", "inside"])
+def test_relevance_is_relative_among_the_runs_of_a_prompt_and_never_beyond(class_row: ClassRow) -> None:
+    visual, question = random(6, ROWS, WIDTH), random(1, 7, WIDTH, seed=1)
+    visual[2] *= 0.5
+    rows = torch.cat((torch.full((6, 1, WIDTH), 9.0), visual), dim=1) if class_row == "inside" else visual
+    facts = dataclasses.replace(FACTS, class_row=class_row)
+    found = QuestionKernel(facts)(rows, question, torch.tensor(3)).numpy()
+    asked, wide = question[0].double().numpy(), visual.double().numpy()
+    for first in (0, 3):
+        weights = reference.relevance_llm(wide[first : first + 3].reshape(-1, WIDTH), asked).reshape(3, ROWS)
+        for run, own in enumerate(weights, first):
+            np.testing.assert_allclose(found[run], reference.kernel(wide[run], own), atol=1e-5)
 
 
 def test_rows_of_equal_relevance_are_judged_by_their_difference_alone() -> None:
@@ -157,16 +173,17 @@ def test_rows_of_equal_relevance_are_judged_by_their_difference_alone() -> None:
     question = torch.zeros(1, 2, WIDTH)
     question[:, :, 0] = 1.0
     unit = nn.functional.normalize(visual, dim=-1)
-    torch.testing.assert_close(QuestionKernel()(visual, question), unit @ unit.transpose(1, 2))
+    kernel = QuestionKernel(FACTS)(visual, question, torch.tensor(1))
+    torch.testing.assert_close(kernel, unit @ unit.transpose(1, 2))
 
 
 def test_rows_of_zeros_and_of_large_halves_stay_finite(clip: Clip) -> None:
-    kernel, (visual, features, text) = clip_case(clip, 1)
+    kernel, (visual, features, text, runs) = clip_case(clip, 1)
     visual, features = visual.half() * 1e4, features.half() * 1e4
     visual[:, 0], features[:, 0] = 0, 0
     kernel = kernel.half()
-    assert torch.isfinite(kernel(visual, features, text)).all()
-    assert torch.isfinite(QuestionKernel()(visual, visual[:, :4])).all()
+    assert torch.isfinite(kernel(visual, features, text, runs)).all()
+    assert torch.isfinite(QuestionKernel(FACTS)(visual, visual[:, :4], runs)).all()
 
 
 # --- the whole chain ----------------------------------------------------------------------------------------
@@ -217,7 +234,11 @@ def test_its_graphs_in_fp16_build_for_tensorrt(
     clip: Clip, bundle: Path, checkpoint_tiny: Path, tmp_path: Path, dialect: Dialect
 ) -> None:
     planner = MethodPlanner(
-        open_family("llava", checkpoint_tiny), methods.load("cdpruner"), "fp16", dialect == "fused", clip
+        open_family("llava", resolve(str(checkpoint_tiny)), "image"),
+        methods.load("cdpruner"),
+        "fp16",
+        dialect == "fused",
+        clip,
     )
     graphs = write_graphs(planner.after_projector(), "fp16", dialect, tmp_path, Silent())
     manifest = open_bundle(bundle, check_hashes=False).manifest
@@ -325,9 +346,14 @@ def test_a_checkpoint_of_other_tensors(tmp_path: Path) -> None:
     config.write_text(config.read_text(encoding="utf-8").replace('"hidden_size": 48', '"hidden_size": 32', 2))
     opened = open_clip(resolve(str(wide)))
     with pytest.raises(CheckpointError, match=r"has shape \[48\], by config.json \[32\]"):
-        opened.part(ClipKernel(opened.config))
+        opened.part(ClipKernel(FACTS, opened.config))
     with pytest.raises(CheckpointError, match=r"lacks the tensor 'nothing.weight' \(and 1 more\)"):
         opened.part(nn.ModuleDict({"nothing": nn.LayerNorm(3)}))
+
+
+def test_an_encoder_that_is_none_of_clips(clip: Clip) -> None:
+    with pytest.raises(UsageError, match="this model's encoder is none of CLIP's; take cdpruner-llm"):
+        ClipKernel(dataclasses.replace(FACTS, class_row="none"), clip.config)
 
 
 def test_the_text_tower_is_needed_by_one_of_them() -> None:
@@ -335,4 +361,4 @@ def test_the_text_tower_is_needed_by_one_of_them() -> None:
     assert not methods.load("cdpruner-llm").needs_clip
     made = methods.load("cdpruner-llm")
     assert made.kernel is not None
-    assert isinstance(made.kernel(Vision((8, 8), VISION, 1, 1, VISION, 14)), QuestionKernel)
+    assert isinstance(made.kernel(FACTS), QuestionKernel)

@@ -1,8 +1,8 @@
 """Every method through the exported chain, against its numpy reference run on the whole model.
 
 Kept rows of every stage, logits, caches and positions at prefill and in twenty decode steps, at budgets from the
-smallest to the largest a method reaches, on a decoder with grouped keys and values; and with as many keys as heads for
-one budget.
+smallest to the largest a method reaches, on a decoder with grouped keys and values; with as many keys as heads, and of
+two pictures with text between them, for one budget.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from edgeprune import catalog
 from edgeprune.budget.schedule import Schedule, reach, site_of
 from edgeprune.runtime.chain import Clock, Prefill, Text
-from edgeprune.runtime.preprocess import batch
+from edgeprune.runtime.pixels import Pixels, prepare
 from edgeprune.runtime.vlm import open_vlm
 from tests.conftest import MakeAll, MakeCheckpoint
 from tests.methods.references import REFERENCES, same_rows
@@ -27,7 +27,8 @@ from tests.reference.pruning import Stage
 from tests.runtime.case import picture
 
 STEPS, SEED = 20, 3
-TEXT = Text((1, 5, 9, 33), (7, 40, 41, 12, 60), (40, 41, 12))
+ONE = Text(((1, 5, 9, 33), (7, 40, 41, 12, 60)), (40, 41, 12))
+TWO = Text(((1, 5, 9, 33), (21, 8), (7, 40, 41, 12, 60)), (40, 41, 12))
 
 
 class Case:
@@ -37,26 +38,24 @@ class Case:
         self.vlm = open_vlm(bundle, threads=1, check_hashes=False)
         config = json.loads((checkpoint / "config.json").read_text())
         self.weights = Weights(load_file(checkpoint / "model.safetensors"), config)
-        self.pixels = batch([picture(4)], self.vlm.manifest.image)
 
-    def budgets(self, name: str) -> list[int]:
+    def budgets(self, name: str, pictures: int) -> list[int]:
         """The smallest, one in the middle, and the largest."""
-        entry = self.vlm.manifest.method(name)
+        entry, manifest = self.vlm.manifest.method(name), self.vlm.manifest
         assert entry is not None
-        low, high = reach(name, site_of(self.vlm.manifest, entry))
+        low, high = reach(name, site_of(manifest, entry, pictures * manifest.vision.tokens, pictures))
         return [low, (low + high) // 2, high]
 
-    def run(self, name: str, keep: int) -> tuple[Prefill, Schedule]:
-        entry, schedule = self.vlm.plan(keep, name)
+    def run(self, name: str, keep: int, pixels: Pixels, text: Text) -> tuple[Prefill, Schedule]:
+        entry, schedule = self.vlm.plan(keep, name, pixels.runs * self.vlm.manifest.vision.tokens, pixels.runs)
         assert entry is not None and schedule is not None
         self.vlm.chain.open_method(entry)
-        return self.vlm.chain.prefill(self.pixels, TEXT, entry, schedule, Clock(), SEED), schedule
+        return self.vlm.chain.prefill(pixels, text, entry, schedule, Clock(), SEED), schedule
 
-    def expect(self, name: str, schedule: Schedule) -> pruned.Prefill:
+    def expect(self, name: str, schedule: Schedule, pixels: Pixels, text: Text) -> pruned.Prefill:
         stages = [(stage.cut, Stage(stage.keep, stage.merge, SEED)) for stage in schedule.stages]
-        return pruned.prefill(
-            self.weights, self.pixels, TEXT.before, TEXT.after, REFERENCES[name], stages, question=TEXT.question
-        )
+        runs = list(pixels.feeds["pixel_values"])
+        return pruned.prefill_prompt(self.weights, runs, text.parts, REFERENCES[name], stages, question=text.question)
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +71,25 @@ def mha(make_bundle_all: MakeAll, make_checkpoint: MakeCheckpoint) -> Case:
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_grouped_keys(gqa: Case, name: str, place: int) -> None:
-    check(gqa, name, gqa.budgets(name)[place])
+    check(gqa, name, ONE, gqa.budgets(name, 1)[place])
 
 
 @pytest.mark.parametrize("name", sorted(name for name in REFERENCES if name in catalog.names(variants=False)))
 def test_as_many_keys_as_heads(mha: Case, name: str) -> None:
     if mha.vlm.manifest.method(name) is None:
         pytest.skip("no cut inside the decoder: kinds of heads make no difference to it")
-    check(mha, name, mha.budgets(name)[1])
+    check(mha, name, ONE, mha.budgets(name, 1)[1])
 
 
-def check(case: Case, name: str, keep: int) -> None:
-    found, schedule = case.run(name, keep)
-    expected = case.expect(name, schedule)
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_text_between_two_pictures(gqa: Case, name: str) -> None:
+    check(gqa, name, TWO, gqa.budgets(name, 2)[1])
+
+
+def check(case: Case, name: str, text: Text, keep: int) -> None:
+    pixels = prepare([picture(4 + number) for number in range(len(text.parts) - 1)], case.vlm.manifest.image)
+    found, schedule = case.run(name, keep, pixels, text)
+    expected = case.expect(name, schedule, pixels, text)
     check_kept(name, found, expected)
     same_rows(found.logits[0], expected.logits)
     check_caches(case, found, expected)

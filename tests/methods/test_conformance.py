@@ -1,7 +1,7 @@
 """What every pruning method must hold, whatever it scores: every graph of every method, beside its eager module.
 
-One picture, and five crops: before the decoder a batch of five, inside it one span of five times as many rows. Heads
-with keys of their own, and grouped ones.
+One picture, and five: before the decoder a batch of five runs of one prompt, inside it five times as many rows with
+text between them. Heads with keys of their own, and grouped ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from edgeprune.budget.schedule import Stage, make_schedule, site_of
 from edgeprune.errors import BudgetError
 from edgeprune.methods import method as methods
 from tests.conftest import MakeAll, MakeCheckpoint
-from tests.methods.rig import AFTER, BEFORE, Arrays, Rig, Station, eager, rows_in, rows_out
+from tests.methods.rig import Arrays, Rig, Station, eager, rows_in, rows_out
+from tests.reference.pruning import Pruned, take_out
 
 NAMES = tuple(name for name in catalog.names() if name != "cdpruner")  # see its own file: it needs CLIP's text tower
 CROPS = 5
@@ -49,7 +50,7 @@ def cases(rig: Rig, name: str, crops: int) -> Iterator[tuple[Station, Stage, int
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_order_text_and_graph(rig: Rig, name: str, crops: int) -> None:
     for station, stage, visual, batch in cases(rig, name, crops):
-        arrays = rig.inputs(station, stage, visual, batch)
+        arrays = rig.inputs(station, stage, visual, batch, pictures=crops)
         expected = eager(station.module, station.graph, arrays)
         check_outputs(station, stage, visual, batch, arrays, expected)
         found = rig.run(station.graph, arrays)
@@ -62,7 +63,7 @@ def test_counts_order_text_and_graph(rig: Rig, name: str, crops: int) -> None:
 
 def check_outputs(station: Station, stage: Stage, visual: int, batch: int, arrays: Arrays, outputs: Arrays) -> None:
     assert outputs["kept"].shape == (batch, stage.keep)
-    assert rows_out(station, outputs, stage.keep).shape[:2] == (batch, stage.keep)
+    assert rows_out(station, outputs).shape[:2] == (batch, stage.keep)
     for row in outputs["kept"].tolist():
         selected = row[: stage.keep - stage.merge]
         assert len(set(row)) == stage.keep
@@ -70,21 +71,14 @@ def check_outputs(station: Station, stage: Stage, visual: int, batch: int, array
         assert min(row) >= (-1 if station.at == "vision" else 0)
         assert max(row) < visual
     if isinstance(station.at, int):
-        hidden, out = arrays["hidden"], outputs["hidden_out"]
-        assert out.shape[1] == BEFORE + stage.keep + AFTER
-        np.testing.assert_array_equal(out[:, :BEFORE], hidden[:, :BEFORE])
-        np.testing.assert_array_equal(out[:, -AFTER:], hidden[:, -AFTER:])
-        check_positions(station, stage, visual, outputs)
-
-
-def check_positions(station: Station, stage: Stage, visual: int, outputs: Arrays) -> None:
-    ids = outputs["position_ids_out"]
-    if station.entry.positions == "repack":
-        expected = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
-    else:
-        text = [np.arange(BEFORE), np.arange(BEFORE + visual, BEFORE + visual + AFTER)]
-        expected = np.stack([np.concatenate((text[0], BEFORE + kept, text[1])) for kept in outputs["kept"]])
-    np.testing.assert_array_equal(ids, expected)
+        staying = stage.keep - stage.merge
+        for row, kept in enumerate(outputs["kept"]):
+            pruned = Pruned(rows_out(station, outputs)[row], kept)
+            hidden, ids, rows = (arrays[name][row] for name in ("hidden", "position_ids", "visual_rows"))
+            np.testing.assert_array_equal(pruned.rows[:staying], hidden[rows[kept[:staying]]])
+            left = take_out(hidden, ids, rows, pruned, stage.merge, station.entry.positions)
+            for name, value in zip(("hidden_out", "position_ids_out", "visual_rows_out"), left, strict=True):
+                np.testing.assert_array_equal(outputs[name][row], value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,12 +94,12 @@ def test_keeping_every_row_changes_nothing(rig: Rig, name: str) -> None:
         arrays = rig.inputs(station, whole, visual, batch)
         outputs = rig.run(station.graph, arrays)
         assert outputs["kept"].tolist() == [list(range(visual))] * batch
-        rows = rows_in(station, arrays, visual)
+        rows = rows_in(station, arrays)
         if rows is None:
             rows = rig.run(rig.manifest.by_role("vision")[0], arrays)["features"]
-            np.testing.assert_allclose(rows_out(station, outputs, visual), rows, atol=1e-5)
+            np.testing.assert_allclose(rows_out(station, outputs), rows, atol=1e-5)
         else:
-            np.testing.assert_array_equal(rows_out(station, outputs, visual), rows)
+            np.testing.assert_array_equal(rows_out(station, outputs), rows)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,7 +108,8 @@ def test_batch_rows_are_independent(rig: Rig, name: str) -> None:
         arrays = rig.inputs(station, stage, visual, batch)
         together = rig.run(station.graph, arrays)
         for row in range(batch):
-            alone = rig.run(station.graph, {k: v[row : row + 1] if v.ndim else v for k, v in arrays.items()})
+            own = {k: v[row : row + 1] if v.ndim and len(v) == batch else v for k, v in arrays.items()}
+            alone = rig.run(station.graph, own)
             for key, value in alone.items():
                 np.testing.assert_allclose(value[0], together[key][row], rtol=0, atol=2e-5)
 

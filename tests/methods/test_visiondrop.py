@@ -16,15 +16,19 @@ from safetensors.numpy import load_file
 from edgeprune.budget.schedule import Site, make_schedule
 from edgeprune.bundle.store import open_bundle
 from edgeprune.checkpoint.config import read_config
+from edgeprune.checkpoint.rope import Rope
 from edgeprune.checkpoint.weights import Weights
+from edgeprune.decoders.llama import LlamaSettings
 from edgeprune.families.llava import Llava
 from edgeprune.methods.attention import probabilities
-from edgeprune.methods.class_row import VisionStage
+from edgeprune.methods.class_row import ApartStage
 from edgeprune.methods.selection import merge_rest, selected_first
 from edgeprune.methods.visiondrop import DecoderCut
 from edgeprune.runtime.ort import OrtBackend
 from tests.reference import llava, visiondrop
 from tests.reference.visiondrop import Stage
+
+PLAIN = Rope(10000.0)
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class Small:
     vocab: int = 8
     context: int = 256
     norm_eps: float = 1e-5
+    rope: Rope = PLAIN
     qkv_bias: bool = False
 
 
 def random_cut(seed: int) -> DecoderCut:
     """A cut with random weights and no rotation."""
     generator = torch.Generator().manual_seed(seed)
-    cut = DecoderCut(Small(), fused=False)
+    cut = DecoderCut(Small(), fused=False, positions="repack")
     for parameter in cut.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     cut.rotary.cos.data.fill_(1.0)
@@ -54,8 +59,17 @@ def random_cut(seed: int) -> DecoderCut:
     return cut.requires_grad_(False)
 
 
+def repacking(config: LlamaSettings, fused: bool) -> DecoderCut:
+    return DecoderCut(config, fused, "repack")
+
+
 def scalars(*values: int) -> list[torch.Tensor]:
     return [torch.tensor(value) for value in values]
+
+
+def span(start: int, length: int, batch: int = 1) -> torch.Tensor:
+    """The visual rows of prompts with one picture."""
+    return torch.arange(start, start + length).expand(batch, -1).contiguous()
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -97,7 +111,7 @@ def test_identical_keys_all_go_to_the_first_reference_as_a_mean_on_top_of_it() -
 def test_lengths_of_the_published_prompt() -> None:
     """T = 64 with 63 rows of text, 35 of them before the picture: 159, 133, 115 and 101 rows."""
     stages = make_schedule("visiondrop", 64, Site(576, ("vision", 8, 16, 24), 32)).stages
-    stage = VisionStage()
+    stage = ApartStage()
     features, cls = normal(0, 1, 576, 16), normal(1, 1, 1, 16)
     attention, key = normal(2, 1, 576).softmax(dim=1), normal(3, 1, 577, 4)
     visual, kept = stage(features, cls, attention, key, *scalars(stages[0].keep, stages[0].merge))
@@ -105,7 +119,9 @@ def test_lengths_of_the_published_prompt() -> None:
     positions, lengths, cut = torch.arange(hidden.shape[1])[None], [hidden.shape[1]], random_cut(6)
     for before, after in pairwise(stages):
         text = hidden[:, :35], hidden[:, 35 + before.keep :]
-        hidden, positions, kept = cut(hidden, positions, *scalars(35, before.keep, after.keep, after.merge))
+        given = hidden, positions, span(35, before.keep), *scalars(after.keep, after.merge)
+        hidden, positions, visual_rows, kept = cut(*given)
+        assert torch.equal(visual_rows, span(35, after.keep))
         lengths.append(hidden.shape[1])
         assert positions.tolist() == [list(range(hidden.shape[1]))]
         assert kept.shape == (1, after.keep)
@@ -115,7 +131,7 @@ def test_lengths_of_the_published_prompt() -> None:
 
 def test_the_class_row_is_always_first_and_dominant() -> None:
     attention = torch.full((1, 64), 0.9)
-    rows, kept = VisionStage()(
+    rows, kept = ApartStage()(
         normal(0, 1, 64, 8), torch.full((1, 1, 8), 7.0), attention, normal(1, 1, 65, 4), *scalars(10, 2)
     )
     assert kept[0, :8].tolist() == [-1, 0, 1, 2, 3, 4, 5, 6]  # all patches tie: the lower ones
@@ -130,14 +146,15 @@ def test_softmax_over_the_whole_row_ranks_otherwise_than_over_visual_keys_alone(
     assert not torch.equal(full.argsort(descending=True), alone.argsort(descending=True))
     selected = [selected_first(found, 12)[0, :12].tolist() for found in (full, alone)]
     assert selected[0] != selected[1]
-    _, _, kept = cut(hidden, positions, *scalars(start, 40, 14, 2))
+    *_, kept = cut(hidden, positions, span(start, 40), *scalars(14, 2))
     assert kept[0, :12].tolist() == selected[0]
 
 
 def score(cut: DecoderCut, hidden: torch.Tensor, positions: torch.Tensor, start: int) -> torch.Tensor:
     """The mean attention [B, v] that every row from ``start`` on receives from all of them."""
-    query, key = cut.query_key(hidden, positions, start)
-    return probabilities(query, key, start).mean(dim=1)[:, :, start:].mean(dim=1)
+    rows = span(start, hidden.shape[1] - start)
+    query, key = cut.query_key(hidden, positions, rows)
+    return probabilities(query, key, rows).mean(dim=1)[:, :, start:].mean(dim=1)
 
 
 # --- the numpy reference --------------------------------------------------------------------------------------
@@ -151,7 +168,7 @@ def weights(checkpoint_gqa: Path) -> llava.Weights:
 
 @pytest.fixture(scope="module")
 def family(checkpoint_gqa: Path) -> Llava:
-    return Llava(read_config(checkpoint_gqa), Weights(checkpoint_gqa))
+    return Llava(read_config(checkpoint_gqa, "llava"), Weights(checkpoint_gqa))
 
 
 def close(found: torch.Tensor, expected: llava.Array) -> None:
@@ -164,13 +181,18 @@ def close(found: torch.Tensor, expected: llava.Array) -> None:
 def test_cut_like_the_reference(
     weights: llava.Weights, family: Llava, layer: int, fused: bool, start: int, length: int, after: int
 ) -> None:
-    cut = family.cut(DecoderCut, layer, fused).load(torch.float32)
+    cut = family.cut(repacking, layer, fused).load(torch.float32)
     hidden = normal(layer, 1, start + length + after, 32)
     positions = torch.arange(hidden.shape[1])[None]
     for keep, merge in ((length, 1), (length - 8, 4), (20, 3), (2, 1)):
-        rows, _, kept = cut(hidden, positions, *scalars(start, length, keep, merge))
+        rows, _, _, kept = cut(hidden, positions, span(start, length), *scalars(keep, merge))
         expected = visiondrop.decoder_stage(
-            weights, layer, hidden[0].double().numpy(), positions[0].numpy(), start, length, Stage(keep - merge, merge)
+            weights,
+            layer,
+            hidden[0].double().numpy(),
+            positions[0].numpy(),
+            np.arange(start, start + length),
+            Stage(keep - merge, merge),
         )
         assert kept[0].tolist() == expected.kept.tolist()
         close(rows[0, start : start + keep], expected.rows)
@@ -203,7 +225,7 @@ def check_vision_stage(
     features: torch.Tensor, attention: torch.Tensor, keys: torch.Tensor, keep: int, merge: int
 ) -> None:
     """Compare with the reference: features [65, D], attention [heads, 65] and keys [heads, 65, d], class row first."""
-    rows, kept = VisionStage()(
+    rows, kept = ApartStage()(
         features[None, 1:],
         features[None, :1],
         attention.sum(dim=0)[None, 1:],
@@ -222,28 +244,28 @@ def check_vision_stage(
 @pytest.mark.parametrize(("keep", "merge"), [(5, 0), (5, 5), (3, 4), (66, 2)])
 def test_counts_out_of_range_are_refused(keep: int, merge: int) -> None:
     with pytest.raises(RuntimeError):
-        VisionStage()(
+        ApartStage()(
             normal(0, 1, 64, 8), normal(1, 1, 1, 8), normal(2, 1, 64), normal(3, 1, 65, 4), *scalars(keep, merge)
         )
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 10), (5, 1), (20, 11)])
-def test_spans_out_of_range_are_refused(start: int, length: int) -> None:
-    with pytest.raises(RuntimeError):
-        random_cut(0)(normal(0, 1, 30, 16), torch.arange(30)[None], *scalars(start, length, 8, 2))
+def test_rows_out_of_range_are_refused(start: int, length: int) -> None:
+    with pytest.raises((RuntimeError, IndexError)):
+        random_cut(0)(normal(0, 1, 30, 16), torch.arange(30)[None], span(start, length), *scalars(8, 2))
 
 
 def test_fp16_stays_finite() -> None:
     """Sums of hundreds of large rows would pass 65504; means do not."""
     features = torch.full((2, 576, 8), 30000.0, dtype=torch.float16)
     attention, key = normal(0, 2, 576).softmax(dim=1), torch.ones(2, 577, 4)
-    rows, _ = VisionStage()(features, features[:, :1], attention, key, *scalars(20, 3))
+    rows, _ = ApartStage()(features, features[:, :1], attention, key, *scalars(20, 3))
     assert rows.dtype == torch.float16
     assert rows.isfinite().all() and float(rows.max()) == 60000.0
 
     cut = random_cut(1).half()
     hidden = (normal(2, 2, 80, 16) * 3000).half()
-    pruned, positions, _ = cut(hidden, torch.arange(80).expand(2, -1), *scalars(10, 60, 20, 3))
+    pruned, positions, _, _ = cut(hidden, torch.arange(80).expand(2, -1), span(10, 60, 2), *scalars(20, 3))
     assert pruned.dtype == torch.float16 and positions.dtype == torch.int64
     assert pruned.isfinite().all()
 
@@ -260,7 +282,7 @@ def test_graphs_like_the_modules(name: str, family: Llava, request: pytest.Fixtu
         session = backend.session(graph, bundle.path(graph.file))
         at_vision = graph.name.endswith("vision")
         layer = 0 if at_vision else int(graph.name.rsplit("_", 1)[1])
-        module = VisionStage() if at_vision else family.cut(DecoderCut, layer, fused=False).load(torch.float32)
+        module = ApartStage() if at_vision else family.cut(repacking, layer, fused=False).load(torch.float32)
         for seed, batch in enumerate((1, 2, 3)):
             for inputs in vision_inputs(seed, batch) if at_vision else cut_inputs(seed, batch):
                 expected = module(*inputs)
@@ -284,5 +306,5 @@ def cut_inputs(seed: int, batch: int) -> list[list[torch.Tensor]]:
         hidden = normal(seed, batch, before + length + after, 32)
         positions = torch.arange(hidden.shape[1]).expand(batch, -1).contiguous()
         for keep, merge in ((length, 1), (length - 3, 2), (length // 2, 3), (2, 1)):
-            found.append([hidden, positions, *scalars(before, length, keep, merge)])
+            found.append([hidden, positions, span(before, length, batch), *scalars(keep, merge)])
     return found

@@ -19,7 +19,12 @@ def _write(folder: Path, text: str) -> str:
 
 
 def test_the_recipes_that_come_along() -> None:
-    assert model.names() == ("demo", "llava-1.5-13b", "llava-1.5-7b")
+    assert len(model.names()) == 14
+    for name in model.names():
+        recipe = model.load(name)
+        if name != "demo":  # which comes along whole
+            assert recipe.vision is not None and recipe.decoder is not None and recipe.dtype == "fp16"
+            assert recipe.revision is None
     assert model.load("demo").model == model.DEMO
     assert model.load("llava-1.5-7b") == ModelRecipe(
         name="llava-1.5-7b",
@@ -103,7 +108,9 @@ def test_a_directory_is_relative_to_the_recipe(tmp_path: Path) -> None:
         ('model = "a/b"\nrevision = ""', "revision = ''"),
         ('model = "a/b"\nrevision = 1', "revision = 1"),
         ('model = "demo"\nrevision = "main"', "revision applies to hub ids only"),
-        ('model = "a/b"\nfamily = "qwen"', "family = 'qwen'; expected one of llava"),
+        ('model = "a/b"\nfamily = "qwen"', "family = 'qwen'; expected one of internvl, llava"),
+        ('model = "a/b"\n[input]\nkind = "tiles"\nruns = 5\ntokens = 9', r"input = .*; expected \[vision\] and \[dec"),
+        ('model = "a/b"\n[input]\nkind = "tiles"\nruns = 5', r"\[input\]: key 'tokens' is missing"),
         ('model = "a/b"\ndtype = "fp8"', "dtype = 'fp8'; expected one of fp32, fp16"),
         ('model = "a/b"\nnotes = []', r"notes = \[\]"),
         ("model = ", "is not TOML"),
@@ -118,7 +125,7 @@ def test_refuses(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_recipes(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"known: demo, llava-1.5-13b.*did you mean 'llava-1.5-7b'\?"):
+    with pytest.raises(RecipeError, match=r"known: demo, internvl3-1b.*did you mean 'llava-1.5-7b'\?"):
         model.load("llava-1.5-7")
     with pytest.raises(RecipeError, match=r"no recipe file .*absent\.toml"):
         model.load(str(tmp_path / "absent.toml"))

@@ -64,7 +64,8 @@ def test_a_target_that_comes_along_is_whole(name: str) -> None:
     assert loaded.sources
     assert loaded.notes and "\n" not in loaded.notes
     assert loaded.shapes.text == Range(2, 64, 512)
-    assert loaded.shapes.kept == (Range(1, 128, 576) if name in SMALL else Range(1, 192, 2880))
+    assert loaded.shapes.kept == (Range(1, 128, 576) if name in SMALL else Range(1, 192, 3328))
+    assert loaded.shapes.runs == (Range(1, 1, 5) if name in SMALL else Range(1, 5, 13))
     assert loaded.shapes.context == (2048 if name in SMALL else 4096)
     # The bundle's text and visual rows must fit a cache together.
     assert loaded.shapes.text.most + loaded.shapes.kept.most < loaded.shapes.context
@@ -112,6 +113,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         batch = [1, 2, 4]
         text = [3, 50, 100]
         kept = [4, 60, 200]
+        runs = [1, 3, 7]
         context = 1000
         [[stacks]]
         name = "new"
@@ -141,7 +143,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             Stack("rtx", "tensorrt-rtx", (1, 7, 1, 116), (2, 0), ("fused",)),
         ),
         workspace=3 * GIB // 2,
-        shapes=Shapes(Range(1, 2, 4), Range(3, 50, 100), Range(4, 60, 200), 1000),
+        shapes=Shapes(Range(1, 2, 4), Range(3, 50, 100), Range(4, 60, 200), 1000, Range(1, 3, 7)),
         sources=("a page",),
         notes="ours",
     )
@@ -150,7 +152,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 def test_what_is_left_out_has_the_defaults_of_the_readme(tmp_path: Path) -> None:
     loaded = target.load(_write(tmp_path, GOOD))
-    assert loaded.shapes == Shapes(Range(1, 1, 1), Range(2, 64, 512), Range(1, 192, 2880), 4096)
+    assert loaded.shapes == Shapes(Range(1, 1, 1), Range(2, 64, 512), Range(1, 192, 3328), 4096, Range(1, 5, 13))
     assert (loaded.sources, loaded.notes) == ((), "")
 
 

@@ -7,6 +7,7 @@ or, for encoders whose text tower is not at hand, likeness to the embedded quest
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,13 +38,14 @@ def _spread(scores: Array) -> Array:
 def relevance(patch_embeds: Array, text_embeds: Array) -> Array:
     """Give the relevance of patches [N, E] to text segments [M, E], both in CLIP's shared space.
 
-    The sign is the release's: patches of CLIP resemble the text less where they show what it names.
+    The sign is the release's: patches of CLIP resemble the text less where they show what it names. The patches are
+    those of all runs of a prompt: the release spreads the scores of all tiles of an image together.
     """
     return _spread(-(_unit(patch_embeds) @ _unit(text_embeds).T).mean(axis=1))
 
 
 def relevance_llm(visual: Array, question: Array) -> Array:
-    """Give the relevance of projected rows [N, D] to the embedded tokens of the question [q, D]."""
+    """Give the relevance of the projected rows [N, D] of all runs to the embedded tokens of the question [q, D]."""
     return _spread((_unit(visual) @ _unit(question).T).mean(axis=1))
 
 
@@ -69,7 +71,15 @@ def greedy_map(matrix: Array, count: int) -> list[int]:
 
 
 def projected(tower: Tower, visual: Array, question: Array, stage: Stage) -> Pruned:
-    """Prune the projected rows by their likeness to the question's embedded tokens [q, D]."""
-    picked = greedy_map(kernel(visual, relevance_llm(visual, question)), stage.keep)
-    kept = np.asarray(sorted(picked), dtype=np.int64)
-    return Pruned(visual[kept], kept)
+    """Prune the projected rows of the only run."""
+    return projected_runs([tower], [visual], question, stage)[0]
+
+
+def projected_runs(towers: Sequence[Tower], visual: Sequence[Array], question: Array, stage: Stage) -> list[Pruned]:
+    """Prune the projected rows of every run by their likeness to the question's embedded tokens [q, D]."""
+    weights = relevance_llm(np.concatenate(list(visual)), question)
+    done = []
+    for rows, own in zip(visual, np.split(weights, np.cumsum([len(rows) for rows in visual])[:-1]), strict=True):
+        kept = np.asarray(sorted(greedy_map(kernel(rows, own), stage.keep)), dtype=np.int64)
+        done.append(Pruned(rows[kept], kept))
+    return done

@@ -27,10 +27,9 @@ def cuts(layers: int) -> tuple[int, ...]:
 
 
 def text_to_visual(prompt: Prompt) -> Array:
-    """Give the attention [t, N] of the rows after the image to the visual rows, in the layer before the cut."""
-    end = prompt.start + prompt.count
-    attention = causal_attention(prompt.query[:, end:], prompt.key).mean(axis=0)
-    result: Array = attention[:, prompt.start : end]
+    """Give the attention [t, N] of the rows behind the last visual one to those, in the layer before the cut."""
+    attention = causal_attention(prompt.query[:, prompt.end :], prompt.key).mean(axis=0)
+    result: Array = attention[:, prompt.places]
     return result
 
 
@@ -77,7 +76,7 @@ def select(
 
 def cut(prompt: Prompt, stage: Stage, alpha_base: str = "keep", anchor_ratio: float = ANCHOR_RATIO) -> Pruned:
     """Prune the visual rows before a decoder layer."""
-    rows = prompt.hidden[prompt.start : prompt.start + prompt.count]
+    rows = prompt.hidden[prompt.places]
     kept = select(rows, text_to_visual(prompt), stage.keep, alpha_base, anchor_ratio)
     return Pruned(rows[kept], kept)
 

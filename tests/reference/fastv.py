@@ -23,7 +23,7 @@ def scores(prompt: Prompt) -> llava.Array:
     The softmax runs over the whole row; the visual columns are taken after it.
     """
     attention = llava.causal_attention(prompt.query[:, -1:], prompt.key)[:, 0].mean(axis=0)
-    result: llava.Array = attention[prompt.start : prompt.start + prompt.count]
+    result: llava.Array = attention[prompt.places]
     return result
 
 
@@ -32,4 +32,4 @@ def cut(prompt: Prompt, stage: Stage) -> Pruned:
     if stage.merge:
         raise ValueError("FastV merges nothing")
     kept = top_k(scores(prompt), stage.keep)
-    return Pruned(prompt.hidden[prompt.start + kept], kept)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)

@@ -35,7 +35,7 @@ def random_patches(patches: int, keep: int, seed: int) -> list[int]:
 
 
 def _patches(tower: Tower, stage: Stage) -> int:
-    patches = len(tower.features) - 1
+    patches = len(tower.patches)
     if stage.merge:
         raise ValueError("dropped rows are not merged")
     if not 1 <= stage.keep <= patches:
@@ -45,7 +45,7 @@ def _patches(tower: Tower, stage: Stage) -> int:
 
 def _take(tower: Tower, chosen: list[int]) -> Pruned:
     kept = np.asarray(chosen, dtype=np.int64)
-    return Pruned(tower.features[1 + kept], kept)
+    return Pruned(tower.patches[kept], kept)
 
 
 def uniform(tower: Tower, stage: Stage) -> Pruned:

@@ -7,6 +7,7 @@ values; scores accumulate. After every other layer some patches leave: more wher
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,40 +51,63 @@ def score(attention: Array, values: Array) -> Array:
     return result
 
 
-def remaining_patches(attention: Array, keep: int, layers_left: int) -> int:
-    """Give how many patches stay after a prune point, by the class row's attention to the patches."""
+def leaving_patches(attention: Array, keep: int, layers_left: int) -> int:
+    """Give how many patches leave after a prune point, by the class row's attention to the patches."""
     count = len(attention)
     if layers_left == 0:
-        return keep
+        return count - keep
     p = attention / attention.sum()
     entropy = -sum(float(v) * math.log(max(float(v), LOG_FLOOR)) for v in p) / math.log(count)
-    leave = round((count - keep) / math.sqrt(layers_left) * (1 - entropy**2))  # halves go to the even number
-    return max(count - leave, keep)
+    return round((count - keep) / math.sqrt(layers_left) * (1 - entropy**2))  # halves go to the even number
+
+
+def remaining_patches(attention: Array, keep: int, layers_left: int) -> int:
+    """Give how many patches of a single run stay after a prune point."""
+    return max(len(attention) - leaving_patches(attention, keep, layers_left), keep)
+
+
+def prune_runs(w: Weights, pixel_values: Sequence[Array], keep: int) -> list[tuple[Array, list[Indices]]]:
+    """Run the encoder; give per run the selected output, class row first, and the patches alive after every layer.
+
+    After a prune point all runs have lost as many patches as the one that loses most.
+    """
+    selected = selected_layer(w)
+    xs = [_patch_rows(w, pixels) for pixels in pixel_values]
+    count = len(xs[0]) - 1
+    if not 1 <= keep <= count or (selected == 0 and keep < count):
+        raise ValueError(f"cannot keep {keep} of {count} patches before layer {selected}")
+    alive = [np.arange(count, dtype=np.int64) for _ in xs]
+    standing = [np.zeros(count) for _ in xs]
+    history: list[list[Indices]] = [[] for _ in xs]
+    for index in range(selected + 1):
+        seen = [encoder_layer(w, index, x) for x in xs]
+        xs = [x for x, _, _ in seen]
+        if index < selected and count > keep:
+            now = [score(attention, values) for _, attention, values in seen]
+            standing = now if index == 0 else [0.5 * a + 0.5 * b for a, b in zip(standing, now, strict=True)]
+            left = selected - 1 - index
+            if left % 2 == 0:
+                count -= max(leaving_patches(a.mean(axis=0)[1:], keep, left) for _, a, _ in seen)
+                count = max(count, keep)
+                for run, own in enumerate(standing):
+                    order = np.sort(np.argsort(-own, kind="stable")[:count])
+                    alive[run], standing[run] = alive[run][order], own[order]
+                    xs[run] = np.concatenate([xs[run][:1], xs[run][1:][order]])
+        for run, patches in enumerate(alive):
+            history[run].append(patches)
+    return list(zip(xs, history, strict=True))
 
 
 def prune(w: Weights, pixel_values: Array, keep: int) -> tuple[Array, list[Indices]]:
-    """Run the encoder; give the selected output, class row first, and the patches alive after every layer."""
-    x, selected = _patch_rows(w, pixel_values), selected_layer(w)
-    alive = np.arange(len(x) - 1, dtype=np.int64)
-    if not 1 <= keep <= len(alive) or (selected == 0 and keep < len(alive)):
-        raise ValueError(f"cannot keep {keep} of {len(alive)} patches before layer {selected}")
-    cumulative, history = np.zeros(len(alive)), []
-    for index in range(selected + 1):
-        x, attention, values = encoder_layer(w, index, x)
-        if index < selected and len(alive) > keep:
-            now = score(attention, values)
-            cumulative = now if index == 0 else 0.5 * cumulative + 0.5 * now
-            left = selected - 1 - index
-            if left % 2 == 0:
-                stay = remaining_patches(attention.mean(axis=0)[1:], keep, left)
-                order = np.sort(np.argsort(-cumulative, kind="stable")[:stay])
-                alive, cumulative = alive[order], cumulative[order]
-                x = np.concatenate([x[:1], x[1:][order]])
-        history.append(alive)
-    return x, history
+    """Run the encoder on a single run; see `prune_runs`."""
+    return prune_runs(w, [pixel_values], keep)[0]
+
+
+def encoder_runs(w: Weights, pixel_values: Sequence[Array], keep: int) -> list[Pruned]:
+    """Run the pruning encoder and give the patches of its selected output, without the class row."""
+    return [Pruned(rows[1:], history[-1]) for rows, history in prune_runs(w, pixel_values, keep)]
 
 
 def encoder(w: Weights, pixel_values: Array, keep: int) -> Pruned:
-    """Run the pruning encoder and give the patches of its selected output, without the class row."""
-    features, history = prune(w, pixel_values, keep)
-    return Pruned(features[1:], history[-1])
+    """Run the pruning encoder on a single run."""
+    return encoder_runs(w, [pixel_values], keep)[0]

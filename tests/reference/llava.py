@@ -234,9 +234,22 @@ def _rms_norm(w: Weights, name: str, x: Array) -> Array:
     return result
 
 
+def position_axes(w: Weights, positions: Array) -> Array:
+    """Give the position [rows, frequencies] that turns each frequency.
+
+    Of position ids [3, rows] the first frequencies take the first axis, the next ones the second and the last ones the
+    third, as many as `mrope_section` says (Qwen2.5-VL).
+    """
+    at = np.asarray(positions, dtype=np.float64)
+    if at.ndim == 1:
+        return np.repeat(at[:, None], len(w.inv_freq), axis=1)
+    sections = (w.text.get("rope_parameters") or w.text["rope_scaling"])["mrope_section"]
+    return np.concatenate([np.repeat(axis[:, None], n, axis=1) for axis, n in zip(at, sections, strict=True)], axis=1)
+
+
 def rotate(w: Weights, x: Array, positions: Array) -> Array:
-    """Apply the rotary embedding in its half-split form to [heads, rows, size]."""
-    angle = np.asarray(positions, dtype=np.float64)[:, None] * w.inv_freq
+    """Apply the rotary embedding in its half-split form to [heads, rows, size]; see `position_axes`."""
+    angle = position_axes(w, positions) * w.inv_freq
     cos, sin = np.cos(angle).astype(w.dtype), np.sin(angle).astype(w.dtype)
     left, right = np.split(x, 2, axis=-1)
     return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)

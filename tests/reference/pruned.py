@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.reference import llava
 from tests.reference.llava import Array, KVCache, Weights
-from tests.reference.pruning import Indices, Prompt, Pruned, Stage, Tower
+from tests.reference.pruning import Indices, Prompt, Pruned, Stage, Tower, take_out
 
 Place = str | int  # "encoder", "vision", "projected", or the layer before which the decoder is cut
 Reference = ModuleType | SimpleNamespace
@@ -58,33 +58,71 @@ class Prefill:
         return [0 if kv is None else kv[0].shape[1] for kv in self.cache]
 
 
+Lay = Callable[[Sequence[Indices], int], Sequence[Sequence[tuple[int, int]]]]
+"""From the sources of every run's rows and how many of them are merged ones to the rows of every picture, in the order
+in which they enter the decoder, as (run, row of the run)."""
+
+
+def one_by_one(kept: Sequence[Indices], merge: int) -> Sequence[Sequence[tuple[int, int]]]:
+    """Every run is a picture, its rows as they come."""
+    return [[(run, row) for row in range(len(rows))] for run, rows in enumerate(kept)]
+
+
 def visual_rows(
     w: Weights,
-    pixel_values: Array,
+    runs: Sequence[Array],
     reference: Reference,
     stages: Sequence[tuple[Place, Stage]],
     question: Sequence[int],
-) -> tuple[Array, list[Pruned]]:
-    """Give the visual rows at the decoder's input, and what the stages before it left.
+    lay: Lay = one_by_one,
+) -> tuple[list[Array], list[Pruned]]:
+    """Give every picture's visual rows at the decoder's input, and what the stages before it left of all of them.
 
-    Without a stage these are all patches, projected, without the class row.
+    Without a stage these are all patches, projected, without the class row. Patch p of run r counts as r * N + p.
     """
     todo = dict(stages)
-    done: list[Pruned] = []
+    done: list[tuple[list[Pruned], int]] = []
     if "encoder" in todo and "vision" in todo:
         raise ValueError("one stage inside the encoder or at its output, not both")
     if "encoder" in todo:
-        done.append(_checked(reference.encoder(w, pixel_values, todo["encoder"].keep), todo["encoder"]))
+        keep = todo["encoder"].keep
+        if hasattr(reference, "encoder_runs"):
+            pruned = reference.encoder_runs(w, runs, keep)
+        else:
+            pruned = [reference.encoder(w, run, keep) for run in runs]
+        done.append((pruned, 0))
     elif "vision" in todo:
-        done.append(_checked(reference.vision(tower(w, pixel_values), todo["vision"]), todo["vision"]))
-    features = done[-1].rows if done else llava.vision_tower(w, pixel_values).features[1:]
-    visual = llava.project(w, features)
+        done.append(([reference.vision(tower(w, run), todo["vision"]) for run in runs], todo["vision"].merge))
+    patches = len(llava.vision_tower(w, runs[0]).features) - 1
+    features = [p.rows for p in done[-1][0]] if done else [llava.vision_tower(w, run).features[1:] for run in runs]
+    visual = [llava.project(w, rows) for rows in features]
     if "projected" in todo:
-        asked = llava.embed(w, question)
-        pruned = reference.projected(tower(w, pixel_values), visual, asked, todo["projected"])
-        done.append(_checked(pruned, todo["projected"]))
-        visual = pruned.rows
-    return visual, done
+        asked, stage = llava.embed(w, question), todo["projected"]
+        towers = [tower(w, run) for run in runs]
+        if hasattr(reference, "projected_runs"):
+            pruned = reference.projected_runs(towers, visual, asked, stage)
+        else:
+            pruned = [reference.projected(t, rows, asked, stage) for t, rows in zip(towers, visual, strict=True)]
+        done.append((pruned, stage.merge))
+        visual = [p.rows for p in pruned]
+    for (pruned, _), place in zip(done, (p for p in _BEFORE_DECODER if p in todo), strict=True):
+        for run in pruned:
+            _checked(run, todo[place])
+    kept, merge = ([p.kept for p in done[-1][0]], done[-1][1]) if done else ([np.arange(patches)] * len(runs), 0)
+    order = [pair for picture in lay(kept, merge) for pair in picture]
+    together = [
+        Pruned(
+            np.stack([pruned[run].rows[row] for run, row in pairs]),
+            np.asarray(
+                [pruned[run].kept[row] + (run * patches if pruned[run].kept[row] >= 0 else 0) for run, row in pairs]
+            ),
+        )
+        for pruned, pairs in (
+            (p, order if p is done[-1][0] else [(r, i) for r, one in enumerate(p) for i in range(len(one.rows))])
+            for p, _ in done
+        )
+    ]
+    return [np.stack([visual[run][row] for run, row in picture]) for picture in lay(kept, merge)], together
 
 
 def _checked(pruned: Pruned, stage: Stage) -> Pruned:
@@ -114,16 +152,37 @@ def prefill(
     cuts: Sequence[int] | None = None,
     question: Sequence[int] = (),
 ) -> Prefill:
-    """Run the prompt [ids_before, image, ids_after] with the stages of a method, in the order they come.
+    """Run the prompt [ids_before, image, ids_after]; see `prefill_prompt`."""
+    runs = pixel_values if pixel_values.ndim == 4 else pixel_values[None]
+    return prefill_prompt(w, list(runs), (ids_before, ids_after), reference, stages, cuts, question)
 
-    The cuts are the layers among the places of the stages; they can be given to have that checked. `question` is
-    the ids of which a stage on projected rows gets the embedded rows.
+
+def prefill_prompt(
+    w: Weights,
+    runs: Sequence[Array],
+    parts: Sequence[Sequence[int]],
+    reference: Reference,
+    stages: Sequence[tuple[Place, Stage]],
+    cuts: Sequence[int] | None = None,
+    question: Sequence[int] = (),
+    lay: Lay = one_by_one,
+) -> Prefill:
+    """Run a prompt with the stages of a method, in the order they come.
+
+    `runs` are the pixels of all runs of the encoder; `lay` makes pictures of their rows, which stand between the
+    `parts`, the ids of the text. The cuts are the layers among the places of the stages; they can be given to have that
+    checked. `question` is the ids of which a stage on projected rows gets the embedded rows.
     """
     places = [place for place, _ in stages]
     edges = _layers_cut(w, places, [p for p in places if isinstance(p, int)] if cuts is None else cuts)
-    visual, done = visual_rows(w, pixel_values, reference, stages, question)
-    start, count, after = len(ids_before), len(visual), llava.embed(w, ids_after)
-    h = np.concatenate([llava.embed(w, ids_before), visual, after])
+    pictures, done = visual_rows(w, runs, reference, stages, question, lay)
+    texts = [llava.embed(w, part) for part in parts]
+    blocks, is_visual = [texts[0]], [False] * len(texts[0])
+    for picture, text in zip(pictures, texts[1:], strict=True):
+        blocks += [picture, text]
+        is_visual += [True] * len(picture) + [False] * len(text)
+    h, seen = np.concatenate(blocks), np.flatnonzero(is_visual).astype(np.int64)
+    visual, after = h[seen], texts[-1]
     at = np.arange(len(h), dtype=np.int64)
     cache: KVCache = [None] * w.layers
     segments = [range(a, b) for a, b in itertools.pairwise(edges)]
@@ -135,15 +194,10 @@ def prefill(
     for layers in segments:
         if layers.start > 0:
             stage = dict(stages)[layers.start]
-            prompt = Prompt(w, layers.start, h, at, start, count, query, key, visual, after)
+            prompt = Prompt(w, layers.start, h, at, seen, query, key, visual, after)
             pruned = _checked(reference.cut(prompt, stage), stage)
             done.append(pruned)
-            h = np.concatenate([h[:start], pruned.rows, h[start + count :]])
-            if scheme == "repack":
-                at = np.arange(len(h), dtype=np.int64)
-            else:  # a merged row stands where its source stood
-                at = np.concatenate([at[:start], at[start + pruned.kept], at[start + count :]])
-            count = len(pruned.rows)
+            h, at, seen = take_out(h, at, seen, pruned, stage.merge, scheme)
         positions.append(at)
         h = llava.decoder_layers(w, layers[:-1], h, at, cache)
         query, key = llava.layer_queries_keys(w, layers[-1], h, at)

@@ -26,7 +26,7 @@ def scores(prompt: Prompt) -> llava.Array:
     """
     q, k = llava.layer_queries_keys(prompt.w, prompt.layer, prompt.hidden, prompt.positions)
     attention = llava.causal_attention(q[:, -1:], k)[:, 0].mean(axis=0)
-    result: llava.Array = attention[prompt.start : prompt.start + prompt.count]
+    result: llava.Array = attention[prompt.places]
     return result
 
 
@@ -35,4 +35,4 @@ def cut(prompt: Prompt, stage: Stage) -> Pruned:
     if stage.merge:
         raise ValueError("PyramidDrop merges nothing")
     kept = top_k(scores(prompt), stage.keep)
-    return Pruned(prompt.hidden[prompt.start + kept], kept)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)

@@ -50,9 +50,8 @@ def rated_attention(prompt: Prompt) -> Array:
 
     The softmax runs over the whole causal row; the visual columns are taken after it.
     """
-    end = prompt.start + prompt.count
-    attention = llava.causal_attention(prompt.query[:, end:], prompt.key)
-    result: Array = attention[:, raters(prompt.visual, prompt.after), prompt.start : end]
+    attention = llava.causal_attention(prompt.query[:, prompt.end :], prompt.key)
+    result: Array = attention[:, raters(prompt.visual, prompt.after)][:, :, prompt.places]
     return result
 
 
@@ -121,7 +120,7 @@ def cut(prompt: Prompt, stage: Stage) -> Pruned:
 
     No merged rows means that the other rows are dropped.
     """
-    x = prompt.hidden[prompt.start : prompt.start + prompt.count]
+    x = prompt.hidden[prompt.places]
     score = rated_attention(prompt).mean(axis=0).mean(axis=0)
     kept = top_k(score, stage.keep - stage.merge)
     if stage.merge == 0:
@@ -139,10 +138,9 @@ def gravity(prompt: Prompt) -> Array:
 
     It is the scaled inner product of two rotated rows of ones.
     """
-    end = prompt.start + prompt.count
-    rating = prompt.positions[end:][raters(prompt.visual, prompt.after)]
-    apart = rating[:, None] - prompt.positions[None, prompt.start : end]
-    angle = apart[:, :, None] * prompt.w.inv_freq
+    axes = llava.position_axes(prompt.w, prompt.positions)  # [S, frequencies]
+    rating = axes[prompt.end :][raters(prompt.visual, prompt.after)]
+    angle = (rating[:, None] - axes[None, prompt.places]) * prompt.w.inv_freq
     result: Array = 2 / math.sqrt(prompt.w.head_dim) * np.cos(angle).sum(axis=-1)
     return result
 
@@ -157,7 +155,7 @@ def cut_plus(prompt: Prompt, stage: Stage) -> Pruned:
     corrected = rated_attention(prompt) / gravity(prompt)
     heads = top_k(corrected.sum(axis=(1, 2)), min(PLUS_HEADS, len(corrected)))
     kept = top_k(corrected[heads].mean(axis=0).mean(axis=0), stage.keep)
-    return Pruned(prompt.hidden[prompt.start + kept], kept)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)
 
 
 PLUS = SimpleNamespace(POSITIONS="keep", cuts=cuts, cut=cut_plus)

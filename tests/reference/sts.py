@@ -88,19 +88,18 @@ def vision(tower: Tower, stage: Stage, sampler: Sampler = rounds) -> Pruned:
     side, across = tower.grid
     if side != across:
         raise ValueError("the reference knows only square grids")
-    rows = tower.features[1:]
-    energy = start_energy(tower.cls_attention[-1].mean(axis=0)[1:])
+    rows = tower.patches
+    energy = start_energy(tower.scores().mean(axis=0))
     kept = sampler(potential(rows, side, stage.keep), energy, side, stage.keep)
     return Pruned(rows[kept], kept)
 
 
 def cut(prompt: Prompt, stage: Stage) -> Pruned:
     """Keep the visual rows with the highest mean attention of the text after them, in the layer before the cut."""
-    end = prompt.start + prompt.count
-    attention = causal_attention(prompt.query[:, end:], prompt.key).mean(axis=0)
-    scores = attention[:, prompt.start : end].mean(axis=0)
+    attention = causal_attention(prompt.query[:, prompt.end :], prompt.key).mean(axis=0)
+    scores = attention[:, prompt.places].mean(axis=0)
     kept = np.sort(np.argsort(-scores, kind="stable")[: stage.keep])
-    return Pruned(prompt.hidden[prompt.start + kept], kept)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)
 
 
 # The same with the other sampler: a reference by itself.

@@ -41,7 +41,9 @@ def make_prompt(w: Weights, before: int, count: int, after: int, seed: int = 0, 
     rows, width = before + count + after, w.heads * w.head_dim
     query, key = 2 * rng.normal(size=(w.heads, rows, w.head_dim)), rng.normal(size=(w.kv_heads, rows, w.head_dim))
     hidden, visual, text = (rng.normal(size=(n, width)) for n in (rows, count, after))
-    return Prompt(w, layer, hidden, np.arange(rows, dtype=np.int64), before, count, query, key, visual, text)
+    return Prompt(
+        w, layer, hidden, np.arange(rows, dtype=np.int64), np.arange(before, before + count), query, key, visual, text
+    )
 
 
 def replaced(prompt: Prompt, **fields: Array) -> Prompt:
@@ -457,7 +459,7 @@ def visiondrop_reference(schedule: list[visiondrop.Stage]) -> SimpleNamespace:
         return Pruned(out.rows, out.kept - 1)
 
     def cut(p: Prompt, stage: Stage) -> Pruned:
-        out = visiondrop.decoder_stage(p.w, p.layer, p.hidden, p.positions, p.start, p.count, own(stage))
+        out = visiondrop.decoder_stage(p.w, p.layer, p.hidden, p.positions, p.places, own(stage))
         return Pruned(out.rows, out.kept)
 
     places = ["vision", *visiondrop.default_cuts(8)]
@@ -562,7 +564,7 @@ def test_a_cut_is_given_what_the_layers_before_it_saw(positions: str) -> None:
 
     def cut(prompt: Prompt, stage: Stage) -> Pruned:
         seen.append(prompt)
-        rows = prompt.hidden[prompt.start : prompt.start + prompt.count]
+        rows = prompt.hidden[prompt.places]
         return Pruned(rows[1:], np.arange(1, len(rows), dtype=np.int64))
 
     method = SimpleNamespace(POSITIONS=positions, cut=cut)
@@ -577,8 +579,8 @@ def test_a_cut_is_given_what_the_layers_before_it_saw(positions: str) -> None:
     np.testing.assert_allclose(first.hidden, h, rtol=1e-10)
     np.testing.assert_allclose(first.query, q, rtol=1e-10)
     np.testing.assert_allclose(first.key, k, rtol=1e-10)
-    assert (first.layer, first.start, first.count) == (2, 3, 16)
-    assert (second.layer, second.start, second.count) == (3, 3, 15)
+    assert (first.layer, first.places.tolist()) == (2, [*range(3, 19)])
+    assert (second.layer, second.places.tolist()) == (3, [*range(3, 18)])
     assert second.positions.tolist() == ([*range(22)] if positions == "repack" else [0, 1, 2, *range(4, 23)])
     h = np.concatenate([h[:3], h[4:]])
     q, _ = llava.layer_queries_keys(w, 2, h, second.positions)

@@ -37,7 +37,7 @@ def prompt(w: Weights, start: int, count: int, after: int, seed: int = 0) -> Pro
     rng, rows, size = rng_for(seed), start + count + after, w.head_dim
     query, key = rng.normal(size=(w.heads, rows, size)), rng.normal(size=(w.kv_heads, rows, size))
     hidden = rng.normal(size=(rows, w.heads * size))
-    return Prompt(w, 1, hidden, np.arange(rows), start, count, query, key, hidden[:0], hidden[:0])
+    return Prompt(w, 1, hidden, np.arange(rows), np.arange(start, start + count), query, key, hidden[:0], hidden[:0])
 
 
 def decoder_weights() -> Weights:

@@ -159,7 +159,7 @@ def test_encoder_stage_by_hand() -> None:
 
 def test_uniform_attention_favours_early_rows() -> None:
     # One text row, two visual rows, zero queries: visual query i spreads evenly over i + 2 causal rows.
-    scores = visiondrop.visual_scores(np.zeros((2, 4, 4)), np.ones((1, 4, 4)), 1, 2)
+    scores = visiondrop.visual_scores(np.zeros((2, 4, 4)), np.ones((1, 4, 4)), np.array([1, 2]))
     np.testing.assert_allclose(scores, [(1 / 2 + 1 / 3) / 2, (0 + 1 / 3) / 2])
 
 
@@ -170,7 +170,7 @@ def test_softmax_domain_is_the_whole_row() -> None:
     for seed in range(10):
         rng = np.random.default_rng(seed)
         q, k = 2 * rng.normal(size=(4, 40, 8)), rng.normal(size=(2, 40, 8))
-        scores = visiondrop.visual_scores(q, k, start, count)
+        scores = visiondrop.visual_scores(q, k, np.arange(start, start + count))
         visual = slice(start, start + count)
         shortcut = llava.causal_attention(q[:, visual], k[:, visual]).mean(axis=(0, 1))
         assert np.argsort(scores).tolist() != np.argsort(shortcut).tolist()
@@ -181,7 +181,7 @@ def test_softmax_domain_is_the_whole_row() -> None:
 def test_rows_after_the_image_never_matter_for_scores() -> None:
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(4, 20, 8)), rng.normal(size=(4, 20, 8))
-    whole, short = (visiondrop.visual_scores(q[:, :n], k[:, :n], 3, 9) for n in (20, 12))
+    whole, short = (visiondrop.visual_scores(q[:, :n], k[:, :n], np.arange(3, 12)) for n in (20, 12))
     np.testing.assert_allclose(whole, short, rtol=1e-12)
 
 
@@ -263,7 +263,7 @@ def test_decoder_stage_equals_a_plain_computation() -> None:
     """One query head at a time, one row at a time, with the next layer's norm and projections."""
     w, _ = tiny_weights(tiny_config(num_key_value_heads=2))
     h = np.random.default_rng(3).normal(size=(34, 16))
-    out = visiondrop.decoder_stage(w, 2, h, np.arange(34), 3, 28, Stage(4, 3))
+    out = visiondrop.decoder_stage(w, 2, h, np.arange(34), np.arange(3, 31), Stage(4, 3))
     normed = h / np.sqrt((h**2).mean(axis=1, keepdims=True) + 1e-5)
     normed = normed * w["text.layers.2.input_layernorm.weight"]
     q = normed @ w["text.layers.2.self_attn.q_proj.weight"].T
@@ -295,7 +295,7 @@ def test_the_layer_after_the_cut_scores_with_the_positions_before_it() -> None:
     for g, rows in enumerate([19, 15, 12]):  # 7 text rows and 12, 8, 5 visual ones
         h = np.concatenate([ids[0], visual, ids[1]])
         h = llava.decoder_layers(w, range(2 * g, 2 * g + 2), h, np.arange(rows), [None] * 8)
-        stage = visiondrop.decoder_stage(w, 2 * g + 2, h, np.arange(rows), 3, rows - 7, SCHEDULE[g + 1])
+        stage = visiondrop.decoder_stage(w, 2 * g + 2, h, np.arange(rows), np.arange(3, rows - 4), SCHEDULE[g + 1])
         np.testing.assert_allclose(state.stages[g + 1].scores, stage.scores, rtol=1e-10)
         np.testing.assert_allclose(state.stages[g + 1].rows, stage.rows, rtol=1e-10)
         ids, visual = [h[:3], h[-4:]], stage.rows

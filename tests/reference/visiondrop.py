@@ -114,29 +114,26 @@ def encoder_stage(vision: llava.Vision, stage: Stage) -> Pruned:
     return Pruned(rows, kept, scores)
 
 
-def visual_scores(q: Array, k: Array, start: int, count: int) -> Array:
+def visual_scores(q: Array, k: Array, places: Indices) -> Array:
     """Score visual rows by the attention that visual queries pay them.
 
     The softmax runs over the whole causal row, text before the image included; then mean over heads, visual
     columns only, mean over all visual queries with the causally hidden zeros counted in (release code).
     """
     attention = llava.causal_attention(q, k).mean(axis=0)
-    visual = slice(start, start + count)
-    result: Array = attention[visual, visual].mean(axis=0)
+    result: Array = attention[places][:, places].mean(axis=0)
     return result
 
 
-def decoder_stage(w: Weights, layer: int, h: Array, positions: Array, start: int, count: int, stage: Stage) -> Pruned:
-    """Prune the visual block, rows start..start+count-1 of h, which is the input of `layer`.
+def decoder_stage(w: Weights, layer: int, h: Array, positions: Array, places: Indices, stage: Stage) -> Pruned:
+    """Prune the visual rows of h, which is the input of `layer`; text between them stays in the softmax.
 
     The queries and keys are what that layer itself would compute for h with the positions of the segment that
-    just ended (release code). Merge keys: the rotated ones, mean over key heads. Gives the visual block only.
+    just ended (release code). Merge keys: the rotated ones, mean over key heads. Gives the visual rows only.
     """
     q, k = llava.layer_queries_keys(w, layer, h, positions)
-    scores = visual_scores(q, k, start, count)
-    visual = slice(start, start + count)
-    key = k.mean(axis=0)[visual]
-    rows, kept = compress(h[visual], key, top_k(scores, stage.dominant), stage.contextual)
+    scores = visual_scores(q, k, places)
+    rows, kept = compress(h[places], k.mean(axis=0)[places], top_k(scores, stage.dominant), stage.contextual)
     return Pruned(rows, kept, scores)
 
 
@@ -240,7 +237,8 @@ def prefill(
     positions: list[Indices] = []
     for g, layers in enumerate(segments):
         if g > 0 and schedule is not None:
-            result = decoder_stage(w, layers.start, h, positions[-1], start, count, schedule[g])
+            places = np.arange(start, start + count, dtype=np.int64)
+            result = decoder_stage(w, layers.start, h, positions[-1], places, schedule[g])
             h = np.concatenate([h[:start], result.rows, h[start + count :]])
             count = len(result.rows)
             pruned.append(result)

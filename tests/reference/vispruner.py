@@ -51,6 +51,6 @@ def select(attention: Array, features: Array, keep: int, ratio: float = IMPORTAN
 
 def vision(tower: Tower, stage: Stage, ratio: float = IMPORTANT_RATIO) -> Pruned:
     """Prune at the encoder's output, by the attention inside the layer whose output is selected."""
-    rows = tower.features[1:]
-    kept = select(tower.cls_attention[-1].mean(axis=0)[1:], rows, stage.keep, ratio)
+    rows = tower.patches
+    kept = select(tower.scores().mean(axis=0), rows, stage.keep, ratio)
     return Pruned(rows[kept], kept)

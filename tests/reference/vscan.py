@@ -66,7 +66,7 @@ def projected(tower: Tower, visual: Array, question: Array, stage: Stage) -> Pru
     side, across = tower.grid
     if side != across:
         raise ValueError("the reference knows only square grids")
-    attention = [layer.mean(axis=0)[1:] for layer in tower.cls_attention]
+    attention = [tower.scores(layer).mean(axis=0) for layer in range(len(tower.cls_attention))]
     kept = select(attention[local_layer(len(attention) - 1)], attention[-1], side, stage.keep)
     return Pruned(merge(visual, kept)[0], kept)
 
@@ -75,6 +75,6 @@ def cut(prompt: Prompt, stage: Stage) -> Pruned:
     """Keep the visual rows that the last row would attend to most in the layer after the cut."""
     query, key = layer_queries_keys(prompt.w, prompt.layer, prompt.hidden, prompt.positions)
     attention = causal_attention(query[:, -1:], key).mean(axis=0)[0]
-    scores = attention[prompt.start : prompt.start + prompt.count]
+    scores = attention[prompt.places]
     kept = np.sort(np.argsort(-scores, kind="stable")[: stage.keep])
-    return Pruned(prompt.hidden[prompt.start + kept], kept)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)

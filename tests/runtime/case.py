@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ import edgeprune
 from edgeprune.eager.model import EagerModel
 from edgeprune.runtime.chain import Clock, Prefill, Text
 from edgeprune.runtime.preprocess import batch
+from edgeprune.runtime.request import Pictures
 from tests.reference import visiondrop
 from tests.reference.llava import Weights
 from tests.reference.visiondrop import Stage
@@ -36,14 +39,19 @@ class Case:
         config = json.loads((self.checkpoint / "config.json").read_text())
         return Weights(load_file(self.checkpoint / "model.safetensors"), config)
 
-    def prefill(self, images: list[Image.Image], keep: int | str) -> Prefill:
-        method, schedule = self.vlm.plan(keep)
+    def prefill(self, images: Sequence[Any], keep: int | str) -> Prefill:
+        """As many prompts as there are pictures, or videos."""
+        return self.ask(QUESTION, [[image] for image in images], keep)
+
+    def ask(self, question: str, prompts: Sequence[Sequence[Any]], keep: int | str) -> Prefill:
+        """One question about the pictures, or the video, of every prompt."""
+        pictures = Pictures(prompts, self.vlm.manifest)
+        method, schedule = self.vlm.plan(keep, None, pictures.tokens, pictures.pixels.runs)
         if method is not None:
             self.vlm.chain.open_method(method)
-        prompt = self.vlm.prompt.encode(QUESTION)
-        pixels = batch(images, self.vlm.manifest.image)
-        text = Text(prompt.before, prompt.after, prompt.question)
-        return self.vlm.chain.prefill(pixels, text, method, schedule, Clock())
+        prompt = self.vlm.prompt.encode(question, len(prompts[0]))
+        text = Text(prompt.parts, prompt.question)
+        return self.vlm.chain.prefill(pictures.pixels, text, method, schedule, Clock())
 
     def decode(self, tokens: list[int], prefill: Prefill) -> NDArray[np.float32]:
         return self.vlm.chain.decode(np.array(tokens), prefill.cache, Clock())
@@ -61,13 +69,16 @@ def close(found: NDArray[np.float32], expected: NDArray[np.floating]) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=LIMIT * float(np.ptp(expected)))
 
 
-def check_against_hugging_face(case: Case, image: Image.Image) -> None:
-    """Logits of the prompt and of 31 decode steps, each side on its own greedy tokens."""
+def check_against_hugging_face(case: Case, *seen: Any, question: str = QUESTION) -> None:
+    """Logits of one prompt and of 31 decode steps, each side on its own greedy tokens.
+
+    Pictures, or a video as a list of its frames, stand before the question, or where it says ``<image>``.
+    """
     eager = EagerModel(case.checkpoint, "fp32")
-    inputs = eager.preprocess([image], QUESTION)
-    visual = eager.project(eager.vision(inputs["pixel_values"]))
-    expected, cache = eager.prefill(eager.embed(inputs["input_ids"], visual))
-    prefill = case.prefill([image], "all")
+    inputs = theirs(case, eager, question, seen)
+    positions = eager.positions(inputs)
+    expected, cache = eager.prefill(eager.embed(inputs["input_ids"], eager.see(inputs).rows), positions)
+    prefill = case.ask(question, [seen], "all")
     assert prefill.stages == ()
     logits, tokens = prefill.logits, []
     for _ in range(31):
@@ -75,8 +86,18 @@ def check_against_hugging_face(case: Case, image: Image.Image) -> None:
         tokens.append(int(expected.argmax()))
         assert int(logits.argmax()) == tokens[-1]
         logits = case.decode([int(logits.argmax())], prefill)
-        expected, cache = eager.decode(torch.tensor([tokens[-1]]), cache)
+        position = None if positions is None else positions.max().expand(3, 1, 1) + len(tokens)
+        expected, cache = eager.decode(torch.tensor([tokens[-1]]), cache, position)
     close(logits, expected.numpy())
+
+
+def theirs(case: Case, eager: EagerModel, question: str, seen: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """What Hugging Face's model takes; its processor reads the places of pictures from the text, as we do."""
+    if "<image>" not in question:
+        return eager.prompt(*seen, question)
+    (left, right), token = case.vlm.manifest.prompt.wrap, case.vlm.manifest.prompt.image_token
+    text = case.vlm.prompt.render(question, len(seen)).replace(f"{left}{token}{right}", token)
+    return dict(eager.processor(text=[text], images=[list(seen)], return_tensors="pt"))
 
 
 def check_against_reference(case: Case, image: Image.Image, keep: int) -> None:
@@ -93,7 +114,8 @@ def check_against_reference(case: Case, image: Image.Image, keep: int) -> None:
     for index, stage in enumerate(found.stages):
         origin = origin if index == 0 else origin[expected.kept[index]]
         assert stage.kept[0].tolist() == origin.tolist()
-        assert (stage.tokens_out, stage.merged) == (schedule.stages[index].keep, schedule.stages[index].merge)
+        counts = schedule.stages[index].keep, schedule.stages[index].merge
+        assert (stage.tokens_out, int(stage.merged[0].sum())) == counts
     close(found.logits[0], expected.logits)
 
     lengths = [prompt.text_tokens + stage.keep for stage in schedule.stages]

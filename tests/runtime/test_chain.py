@@ -43,7 +43,7 @@ def test_keep_all_is_hugging_face(case: Case) -> None:
 def test_generate_gives_hugging_faces_tokens(case: Case) -> None:
     eager = EagerModel(case.checkpoint, "fp32")
     inputs = eager.preprocess([picture(1)], QUESTION)
-    visual = eager.project(eager.vision(inputs["pixel_values"]))
+    visual = eager.see(inputs).rows
     logits, cache = eager.prefill(eager.embed(inputs["input_ids"], visual))
     tokens = [int(logits.argmax())]
     ends = case.vlm.manifest.prompt.eos_token_ids
@@ -52,6 +52,11 @@ def test_generate_gives_hugging_faces_tokens(case: Case) -> None:
         tokens.append(int(logits.argmax()))
     answer = case.vlm.generate(QUESTION, [picture(1)], max_new_tokens=32)
     assert answer.token_ids == tuple(tokens)
+
+
+@pytest.mark.parametrize("question", [QUESTION, "Is it <image> or <image>?", "<image>: what is it? And <image>"])
+def test_several_pictures_in_a_prompt_are_hugging_face(case: Case, question: str) -> None:
+    check_against_hugging_face(case, picture(3), picture(4), question=question)
 
 
 # --- pruned -----------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from edgeprune.bundle.image import ImageProcessing
+from edgeprune.bundle.image import ImageProcessing, Tiles
+from edgeprune.bundle.sizes import Vision
 from edgeprune.errors import ImageError, UsageError
 from edgeprune.runtime import overlay
-from edgeprune.runtime.overlay import CLS, COLOURS, OverlayStage, draw_overlay
+from edgeprune.runtime.overlay import CLS, COLOURS, NEWLINE, OverlayStage, draw_overlay, draw_panel
+from edgeprune.runtime.sheet import Sheet, make_sheet
 
 GRID = (4, 6)
 
@@ -28,6 +30,11 @@ def processing(height: int, width: int) -> ImageProcessing:
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
+
+
+def sheet(height: int, width: int, grid: tuple[int, int] = GRID, picture: Image.Image | None = None) -> Sheet:
+    """Of one picture that the model sees at that size."""
+    return make_sheet([picture or photo()], processing(height, width), Vision(grid, 4, 1, 1, 4, 14))
 
 
 def photo(width: int = 120, height: int = 80) -> Image.Image:
@@ -60,7 +67,7 @@ def has_colour(pixels: NDArray[np.uint8], colour: str) -> bool:
 
 def drawn(*stages: OverlayStage) -> list[NDArray[np.uint8]]:
     """Panels of 960 x 640 pixels: 80 x 120 times 8."""
-    picture = draw_overlay(photo(), processing(80, 120), GRID, stages)
+    picture = draw_overlay(sheet(80, 120), stages)
     count = 1 + len(stages)
     return panels(picture, 960, 640, across={1: 1, 2: 2, 4: 2}.get(count, 3), count=count)
 
@@ -109,7 +116,7 @@ def test_merged_patches_carry_a_diamond() -> None:
 
 
 def test_a_margin_that_no_patch_covers_is_dimmed() -> None:
-    picture = draw_overlay(photo(62, 62), processing(62, 62), (4, 4), [OverlayStage("all", tuple(range(16)))])
+    picture = draw_overlay(sheet(62, 62, (4, 4), photo(62, 62)), [OverlayStage("all", tuple(range(16)))])
     view, stage = panels(picture, 620, 620, across=2, count=2)
     np.testing.assert_array_equal(stage[7:143, 7:143], view[7:143, 7:143])
     assert stage[600:].mean() < 0.5 * view[600:].mean()
@@ -122,7 +129,7 @@ def test_a_margin_that_no_patch_covers_is_dimmed() -> None:
 )
 def test_panels_wrap(stages: int, across: int, down: int) -> None:
     sequence = [OverlayStage(f"cut {place}", (place,)) for place in range(stages)]
-    picture = draw_overlay(photo(), processing(336, 336), (24, 24), sequence)
+    picture = draw_overlay(sheet(336, 336, (24, 24)), sequence)
     assert picture.mode == "RGB"
     assert picture.width == 24 + across * (672 + 24)
     assert down * 672 < picture.height < down * (672 + 100) + 100
@@ -130,14 +137,14 @@ def test_panels_wrap(stages: int, across: int, down: int) -> None:
 
 @pytest.mark.parametrize("size", [14, 32, 224, 336, 601, 900])
 def test_panels_are_large_enough(size: int) -> None:
-    picture = draw_overlay(photo(), processing(size, size), (2, 2), [])
+    picture = draw_overlay(sheet(size, size, (2, 2)), [])
     assert 600 <= picture.width - 48 < 1200
     assert (picture.width - 48) % size == 0
 
 
 def test_long_labels_stay_in_their_panel() -> None:
     stages = [OverlayStage("a label that goes on " * 6, (0,)), OverlayStage("b", (1,))]
-    pixels = np.asarray(draw_overlay(photo(), processing(80, 120), GRID, stages))
+    pixels = np.asarray(draw_overlay(sheet(80, 120), stages))
     text = 960 // 26
     titles = pixels[: overlay._GAP // 2 + 2 * text]
     assert (titles[:, 2 * 984 : 2 * 984 + overlay._GAP] == 255).all()  # the gap before the third panel
@@ -157,7 +164,7 @@ def test_long_labels_stay_in_their_panel() -> None:
 )
 def test_titles(stage: OverlayStage, title: str) -> None:
     assert stage.title(576) == title
-    draw_overlay(photo(), processing(48, 48), (24, 24), [stage])
+    draw_overlay(sheet(48, 48, (24, 24)), [stage])
 
 
 @pytest.mark.parametrize(
@@ -165,8 +172,8 @@ def test_titles(stage: OverlayStage, title: str) -> None:
     [
         ({"kept": (1, 1)}, "kept holds an index twice"),
         ({"kept": (1,), "merged": (1, 1)}, "merged holds an index twice"),
-        ({"kept": (1, 2), "merged": (3,)}, r"merged holds \[3\], expected patches of kept"),
-        ({"kept": (CLS, 2), "merged": (CLS,)}, r"merged holds \[-1\]"),
+        ({"kept": (1, 2), "merged": (3,)}, r"merged holds \[3\], expected rows of kept"),
+        ({"kept": (1, 2), "merged": (CLS,)}, r"merged holds \[-1\]"),
     ],
 )
 def test_a_stage_validates_itself(facts: dict[str, Any], message: str) -> None:
@@ -174,12 +181,49 @@ def test_a_stage_validates_itself(facts: dict[str, Any], message: str) -> None:
         OverlayStage("vision", **facts)
 
 
+def test_kept_patches_of_every_block_are_marked() -> None:
+    tiles = Tiles("best_fit", ((2, 2),))
+    processing = ImageProcessing("tiles", None, (28, 28), None, 3, 1 / 255, (0.5,) * 3, (0.5,) * 3, tiles=tiles)
+    one = make_sheet([photo(112, 112)], processing, Vision((4, 4), 4, 1, 1, 4, 7))
+    stage = OverlayStage("vision", (CLS, CLS, NEWLINE, 5, 16, 33), merged=(33,))
+    panel = np.asarray(draw_panel(one, stage))
+    plain = np.asarray(draw_panel(one, None))
+    large = one.scaled(600, 1800)
+    patch_size = large.blocks[0].patch[0]
+    _, corners = large.arranged(overlay._BETWEEN)
+    assert panel.shape == plain.shape and min(panel.shape[:2]) >= 600
+    for block, (left, top) in zip(large.blocks, corners, strict=True):
+        for (row, column), number in np.ndenumerate(block.numbers):
+            y, x = top + row * patch_size, left + column * patch_size
+            here = (slice(y + 7, y + patch_size - 7), slice(x + 7, x + patch_size - 7))
+            assert has_colour(panel[y : y + patch_size, x : x + patch_size], COLOURS[0]) == (number in stage.kept)
+            if number in (5, 16):
+                np.testing.assert_array_equal(panel[here], plain[here])
+            elif number != 33:
+                assert (panel[here] == panel[here][..., :1]).all()
+    assert stage.title(80) == "vision: 6 of 80 (2 + 2 CLS + line end + 1 merged)"
+
+
+def test_several_pictures_are_named_above_them() -> None:
+    two = make_sheet([photo(), photo(60, 40)], processing(80, 120), Vision(GRID, 4, 1, 1, 4, 14))
+    assert two.names == ("picture 1", "picture 2") and sheet(80, 120).names == ()
+    panel = np.asarray(draw_panel(two, None))
+    large = two.scaled(600, 1800)
+    size, corners = large.arranged(overlay._BETWEEN, overlay._HEAD)
+    assert panel.shape == (size[1], size[0], 3)
+    for block, (left, top) in zip(large.blocks, corners, strict=True):
+        view = np.asarray(block.view)
+        np.testing.assert_array_equal(panel[top : top + view.shape[0], left : left + view.shape[1]], view)
+        assert panel[top - overlay._HEAD : top, left : left + 100].min() < 100  # letters
+    assert OverlayStage("cut", (4, 5)).title(48, " patches") == "cut: 2 of 48 patches"
+
+
 def test_what_does_not_fit_is_an_error() -> None:
-    for index in (24, -2):
-        with pytest.raises(UsageError, match=rf"stage 'vision' keeps patch {index}, expected -1\.\.23"):
-            draw_overlay(photo(), processing(80, 120), GRID, [OverlayStage("vision", (0, index))])
-    for grid in ((0, 4), (4, 121), (81, 4)):
+    for index in (24, -3):
+        with pytest.raises(UsageError, match=rf"stage 'vision' keeps patch {index}, expected -2\.\.23"):
+            draw_overlay(sheet(80, 120), [OverlayStage("vision", (0, index))])
+    for grid in ((4, 121), (81, 4)):
         with pytest.raises(UsageError, match="does not fit 80 x 120 pixels"):
-            draw_overlay(photo(), processing(80, 120), grid, [])
-    with pytest.raises(ImageError, match="mode 'L'"):
-        draw_overlay(photo().convert("L"), processing(80, 120), GRID, [])
+            sheet(80, 120, grid)
+    with pytest.raises(ImageError, match="is not found"):
+        make_sheet(["nothing.png"], processing(80, 120), Vision(GRID, 4, 1, 1, 4, 14))

@@ -16,6 +16,7 @@ from PIL import Image
 from edgeprune.bundle.image import ImageProcessing
 from edgeprune.errors import BundleError, ImageError
 from edgeprune.runtime.preprocess import batch, fit, load_image, preprocess
+from tests.runtime.photos import noise
 
 transformers = pytest.importorskip("transformers")
 
@@ -54,20 +55,6 @@ def reference(
     loaded = transformers.image_utils.load_image(source)
     pixels: NDArray[np.float32] = processor(loaded, return_tensors="np")["pixel_values"][0]
     return pixels
-
-
-def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """A picture of coarse and fine detail, so that filters, offsets and rounding all show."""
-    stream = np.random.default_rng(seed)
-    coarse = Image.fromarray(stream.integers(0, 256, (5, 7, 3), np.uint8)).resize((width, height))
-    fine = stream.integers(-40, 40, (height, width, 3))
-    rgb = Image.fromarray(np.clip(np.asarray(coarse, np.int64) + fine, 0, 255).astype(np.uint8))
-    if mode in ("RGBA", "LA"):
-        rgb.putalpha(Image.fromarray(stream.integers(0, 256, (height, width), np.uint8)))
-        return rgb.convert(mode)
-    if mode == "I;16":
-        return Image.fromarray(stream.integers(0, 2**16, (height, width), np.uint16))
-    return rgb.convert(mode)
 
 
 def agrees(path: Path, shortest: int = 336, crop: int = 336) -> None:
@@ -293,7 +280,7 @@ def test_only_rgb_is_prepared() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "tiles"}, "kind='tiles' is not \"fixed\""),
+        ({"kind": "square"}, "kind='square' is not \"fixed\" or"),
         ({"resize_shortest": 0}, "resize_shortest=0"),
         ({"resize_shortest": True}, "resize_shortest=True"),
         ({"resize_exact": (4, 4)}, "exclude each other"),

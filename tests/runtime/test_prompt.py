@@ -1,7 +1,8 @@
-"""Our token ids against those of Transformers' LlavaProcessor, and streamed text against decoded text."""
+"""Our token ids against those of Transformers' processors, and streamed text against decoded text."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tokenizers import (
 from edgeprune.bundle.prompt import PromptFacts
 from edgeprune.errors import BundleError, QuestionError
 from edgeprune.runtime.prompt import EncodedPrompt, Prompt, TextStream
+from tests.conftest import MakeCheckpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -130,8 +132,11 @@ TOKENIZERS = {name: make() for name, make in MAKERS.items()}
 def facts(tokenizer: Tokenizer, template: str = LLAVA, **changes: Any) -> PromptFacts:
     values: dict[str, Any] = {
         "template": template,
+        "medium": "image",
         "image_token": "<image>",
         "image_token_id": tokenizer.token_to_id("<image>"),
+        "image_text": changes.get("image_token", "<image>"),
+        "wrap": ("", ""),
         "bos_token": "<s>",
         "eos_token": "</s>",
         "eos_token_ids": (tokenizer.token_to_id("</s>"),),
@@ -147,8 +152,11 @@ def stored(tokenizer: Tokenizer, folder: Path) -> Path:
     return path
 
 
-def reference(tokenizer: Any, template: str, question: str) -> tuple[str, EncodedPrompt]:
-    """The rendered text and the ids around the 576 placeholders that Transformers makes of a question."""
+def reference(tokenizer: Any, template: str, question: str, pictures: int = 1) -> tuple[str, EncodedPrompt]:
+    """The rendered text and the ids around the 576 placeholders of a picture that Transformers makes of a question.
+
+    The template places the pictures, unless the question does.
+    """
     if isinstance(tokenizer, Tokenizer):
         tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(tokenizer.to_str()), bos_token="<s>", eos_token="</s>"
@@ -163,17 +171,20 @@ def reference(tokenizer: Any, template: str, question: str) -> tuple[str, Encode
         num_additional_image_tokens=1,
         chat_template=template,
     )
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+    content = [{"type": "image"}] * (0 if "<image>" in question else pictures) + [{"type": "text", "text": question}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    ids = processor(text=text, images=Image.new("RGB", (8, 8)))["input_ids"]
+    ids = processor(text=text, images=[Image.new("RGB", (8, 8))] * pictures)["input_ids"]
     ids = ids[0] if isinstance(ids[0], list) else ids
     image_id = tokenizer.convert_tokens_to_ids("<image>")
-    assert ids.count(image_id) == 576
-    first = ids.index(image_id)
-    alone = tokenizer(question, add_special_tokens=False)["input_ids"]
-    return text, EncodedPrompt(tuple(ids[:first]), tuple(ids[first + 576 :]), tuple(alone))
+    places = [place for place, token in enumerate(ids) if token == image_id]
+    assert len(places) == pictures * 576
+    edges = zip([-1, *places[575::576]], [*places[::576], len(ids)], strict=True)
+    parts = tuple(tuple(ids[last + 1 : first]) for last, first in edges)
+    words = " ".join(question.split("<image>")).split() if "<image>" in question else None
+    alone = tokenizer(question if words is None else " ".join(words), add_special_tokens=False)["input_ids"]
+    return text, EncodedPrompt(parts, tuple(alone))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -198,6 +209,73 @@ def test_a_saved_llama_tokenizer(tmp_path: Path, question: str) -> None:
     text, encoded = reference(theirs, LLAVA, question)
     assert prompt.render(question) == text
     assert prompt.encode(question) == encoded
+
+
+SEVERAL = ["What do they show?", "Is it <image> or <image>?", "<image><image>Which one?", "<image>\nand <image>\n"]
+
+
+@pytest.mark.parametrize("question", SEVERAL)
+@pytest.mark.parametrize("template", [LLAVA, WITH_BOS, EVERY_FEATURE], ids=["llava", "bos", "features"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_several_pictures_are_those_of_transformers(tmp_path: Path, name: str, template: str, question: str) -> None:
+    """Before the question, as the template has them, or in the places that the question names."""
+    tokenizer = TOKENIZERS[name]
+    prompt = Prompt(facts(tokenizer, template), stored(tokenizer, tmp_path))
+    text, encoded = reference(tokenizer, template, question, 2)
+    assert prompt.render(question, 2) == text
+    assert prompt.encode(question, 2) == encoded
+    assert len(encoded.parts) == 3
+
+
+FAMILIES = {
+    "tiny-next": "image",
+    "tiny-next-mistral": "image",
+    "tiny-onevision": "image",
+    "tiny-qwen2.5-vl": "image",
+    "tiny-internvl": "image",
+    "tiny-video": "video",
+}
+
+
+@pytest.mark.parametrize("question", ["What do they show?", "Is it [] or []?", "[] [] Which one?"])
+@pytest.mark.parametrize("shape", FAMILIES)
+def test_every_familys_template(make_checkpoint: MakeCheckpoint, shape: str, question: str) -> None:
+    """Templates that write contents in their order place pictures as the question names them; others read the text."""
+    from edgeprune.checkpoint.source import resolve
+    from edgeprune.families.family import family_of, open_family
+
+    folder, medium = make_checkpoint(shape), FAMILIES[shape]
+    known = open_family(family_of(folder), resolve(str(folder)), medium).prompt()  # type: ignore[arg-type]
+    prompt = Prompt(known, folder / "tokenizer.json")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pieces = question.split("[]")
+    turn: list[dict[str, str]] = [{"type": "text", "text": pieces[0]}] if pieces[0] else []
+    for piece in pieces[1:]:
+        turn += [{"type": medium}, {"type": "text", "text": piece}]
+    if len(pieces) == 1:
+        turn = [{"type": medium}] * 2 + turn
+    elif shape not in ("tiny-qwen2.5-vl", "tiny-internvl"):  # pictures come first in these, and text may hold them
+        turn = [{"type": "text", "text": question.replace("[]", known.image_token)}]
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": turn}],
+        chat_template=known.template,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    left, right = known.wrap
+    text = text.replace(known.image_token, f"{left}{known.image_token}{right}")
+    asked = question.replace("[]", prompt.marker)
+    assert prompt.render(asked, 2) == text
+    ids: list[int] = []
+    places = [-1]
+    for token in tokenizer(text)["input_ids"]:
+        if token == known.image_token_id:
+            places.append(len(ids))
+        ids.append(token)
+    places.append(len(ids))
+    parts = tuple(tuple(ids[one + 1 : two]) for one, two in itertools.pairwise(places))
+    assert len(parts) == 3
+    assert prompt.encode(asked, 2).parts == parts
 
 
 def test_begins_with_bos_only_where_the_tokenizer_adds_it(tmp_path: Path) -> None:
@@ -270,9 +348,69 @@ def test_empty_question(prompt: Prompt, question: str) -> None:
         prompt.encode(question)
 
 
+@pytest.mark.parametrize(
+    ("question", "pictures", "message"),
+    [
+        ("<image>?", 2, "names <image> 1 time and there are 2 pictures: name each once, or none"),
+        ("<image><image>?", 1, "names <image> 2 times and there is 1 picture: name each once, or none"),
+        ("<image><image><image>", 3, "the question is empty: ask something about the picture"),
+    ],
+)
+def test_pictures_that_do_not_match_the_question(prompt: Prompt, question: str, pictures: int, message: str) -> None:
+    with pytest.raises(QuestionError, match=message):
+        prompt.encode(question, pictures)
+
+
+def test_a_named_picture_is_no_part_of_the_question_alone(prompt: Prompt) -> None:
+    plain = prompt.encode("Is it a cat or a dog ?", 2)
+    named = prompt.encode("Is it <image> a cat or <image> a dog ?", 2)
+    assert named.question == plain.question
+    assert named.parts != plain.parts
+    assert named.text_tokens == sum(map(len, named.parts))
+
+
+@pytest.fixture
+def filmed(tmp_path: Path) -> Prompt:
+    """Of a model whose placeholder and marker are different words, with text around the placeholder."""
+    tokenizer = Tokenizer.from_str(TOKENIZERS["llama"].to_str())
+    tokenizer.add_special_tokens(["<pad_of_video>", "<open>", "<close>"])
+    known = facts(
+        tokenizer,
+        LLAVA.replace("'image'", "'video'").replace("<image>", "<pad_of_video>"),
+        medium="video",
+        image_token="<pad_of_video>",
+        image_token_id=tokenizer.token_to_id("<pad_of_video>"),
+        image_text="<pad_of_video>;",
+        wrap=("<open>", "<close>"),
+        special_tokens=("<s>", "</s>", "<pad_of_video>", "<open>", "<close>"),
+    )
+    return Prompt(known, stored(tokenizer, tmp_path))
+
+
+def test_a_video(filmed: Prompt) -> None:
+    assert filmed.marker == "<video>"
+    assert filmed.render("What?") == "USER: <open><pad_of_video><close>\nWhat? ASSISTANT:"
+    assert filmed.render("In <video>, what?") == "USER: In <open><pad_of_video><close>;, what? ASSISTANT:"
+    opened, closed = (filmed.tokenizer.token_to_id(token) for token in ("<open>", "<close>"))
+    encoded = filmed.encode("In <video>, what?")
+    assert (encoded.before[-1], encoded.after[0]) == (opened, closed)
+    assert encoded.question == tuple(filmed.tokenizer.encode("In , what?", add_special_tokens=False).ids)
+
+
+def test_errors_speak_of_the_video(filmed: Prompt) -> None:
+    with pytest.raises(QuestionError, match="names <video> 2 times and there is 1 video: name each once"):
+        filmed.encode("<video> <video> what?")
+    with pytest.raises(QuestionError, match="the question is empty: ask something about the video"):
+        filmed.encode("<video>")
+    with pytest.raises(QuestionError, match="holds '<pad_of_video>', the image placeholder: leave it out"):
+        filmed.encode("what is <pad_of_video>?")
+    with pytest.raises(QuestionError, match="holds '<open>', a special token of the model"):
+        filmed.encode("<open> sesame")
+    with pytest.raises(QuestionError, match="takes 9 tokens, the video 3000 and the answer up to 1: 3010 in all"):
+        filmed.check_length(9, 3000, 1)
+
+
 def test_special_tokens_in_the_question(prompt: Prompt) -> None:
-    with pytest.raises(QuestionError, match="holds '<image>', the image placeholder: leave it out"):
-        prompt.encode("what is <image>?")
     with pytest.raises(QuestionError, match="holds '</s>', a special token of the model"):
         prompt.render("stop</s>")
 
@@ -299,6 +437,8 @@ def test_check_length(prompt: Prompt) -> None:
     with pytest.raises(QuestionError, match="shorten the question by 5 tokens or more"):
         prompt.check_length(1476, 576, 10)
     prompt.check_length(1471, 576, 1)
+    with pytest.raises(QuestionError, match="takes 10 tokens, the pictures 5184 and the answer up to 1"):
+        prompt.check_length(10, 5184, 1, pictures=9)
 
 
 def test_tokenizer_missing_or_unreadable(tmp_path: Path) -> None:
@@ -325,8 +465,9 @@ def test_tokenizer_of_another_model(tmp_path: Path) -> None:
     ("template", "message"),
     [
         ("{% for %}", "malformed: TemplateSyntaxError"),
-        ("no picture", "writes '<image>' 0 times for one picture, expected once"),
-        ("<image><image>", "writes '<image>' 2 times"),
+        ("no picture", "writes '<image>' 0 times where there is 1 picture$"),
+        ("{{ '<image>' }}", "writes '<image>' 1 time where there are 2 pictures$"),
+        ("<image><image>", "writes '<image>' 2 times where there is 1 picture$"),
         (
             "<image>{{ raise_exception('roles must\nalternate') }}",
             "failed: TemplateError: roles must alternate",
@@ -353,6 +494,12 @@ def test_templates_that_are_refused(tmp_path: Path, template: str, message: str)
     [
         ({"template": ""}, "template='' is not a text"),
         ({"image_token": 3}, "image_token=3"),
+        ({"medium": "sound"}, "medium='sound' is not 'image' or 'video'"),
+        ({"image_text": "picture"}, "image_text='picture' is not a text with '<image>' in it, once"),
+        ({"image_text": "<image> <image>"}, "image_text='<image> <image>' is not a text with"),
+        ({"image_text": 3}, "image_text=3 is not a text with"),
+        ({"wrap": ("<",)}, r"wrap=\('<',\) is not two texts"),
+        ({"wrap": ("<", None)}, "wrap=.* is not two texts"),
         ({"image_token_id": -1}, "image_token_id=-1 is not an integer from 0"),
         ({"bos_token": ""}, "bos_token=''"),
         ({"eos_token_ids": ()}, r"eos_token_ids=\(\) is not one or more"),

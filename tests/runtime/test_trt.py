@@ -40,7 +40,7 @@ from tests.runtime.device import Code, Misuse, SimulatedCuda, counted
 from tests.runtime.simulated_tensorrt import GraphStrategy, Severity, Specialization, simulated_tensorrt, write_plan
 
 KEY = "orin-agx-64gb@jetpack-6.2"
-VALUES = ("span_start", "span_length", "keep", "merge")
+VALUES = ("text_after", "runs", "seed", "keep", "merge")
 
 
 @pytest.fixture(autouse=True)
@@ -122,8 +122,8 @@ class Machine:
 def bounds(name: str, dtype: str, shape: tuple[int | str, ...], most: int) -> Bounds:
     if name in VALUES:
         return Bounds(name, dtype, "values", (0,), (16,), (most,))
-    least = tuple(axis if isinstance(axis, int) else int(axis == "B") for axis in shape)
-    limit = tuple(axis if isinstance(axis, int) else {"B": 4}.get(axis, most) for axis in shape)
+    least = tuple(axis if isinstance(axis, int) else int(axis in ("B", "C")) for axis in shape)
+    limit = tuple(axis if isinstance(axis, int) else {"B": 4, "C": 4}.get(axis, most) for axis in shape)
     return Bounds(name, dtype, "shape", least, limit, limit)
 
 
@@ -846,7 +846,7 @@ def test_shapes_out_of_the_plans_range(bundle: Bundle, machine: Machine) -> None
     size = pixels(bundle, 1).shape[2]
     assert str(caught.value) == (
         f"graph vision got pixel_values with shape (5, 3, {size}, {size}), where 5 is outside of the 1..4 that its "
-        f"plan was built for; for more, widen [shapes] of the target and build again: {again(machine)}"
+        f"plan was built for: {again(machine)} --runs 5 (for as many prompts at once: --batch 5)"
     )
     assert session.run({"pixel_values": backend.array(pixels(bundle, 1))})  # as if nothing had been
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgeprune.show import metrics
 
 
-def test_patches_leave_out_the_class_row() -> None:
-    assert metrics.patches((5, -1, 2, 5)) == (2, 5)
+def block(rows: int, columns: int, first: int = 0) -> NDArray[np.int64]:
+    return np.arange(first, first + rows * columns).reshape(rows, columns)
+
+
+def test_patches_leave_out_class_rows_and_ends_of_lines() -> None:
+    assert metrics.patches((5, -1, 2, -2, 5, -1)) == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +31,13 @@ def test_patches_leave_out_the_class_row() -> None:
     ],
 )
 def test_largest_gap(kept: tuple[int, ...], grid: tuple[int, int], side: int) -> None:
-    assert metrics.largest_gap(kept, grid) == side
+    assert metrics.largest_gap(kept, [block(*grid)]) == side
+
+
+def test_the_largest_gap_of_several_blocks() -> None:
+    mosaic = np.concatenate([block(2, 2, 4), block(2, 2, 8)], axis=1)
+    assert metrics.largest_gap((0, 1, 2, 3, 5), [block(2, 2), mosaic]) == 2  # across the edge of two tiles it is 2 x 2
+    assert metrics.largest_gap((3, 5, 8), [block(2, 2), mosaic]) == 1
 
 
 def test_diversity() -> None:
@@ -52,12 +63,17 @@ def test_diversity_of_zeros() -> None:
 
 
 def test_vertical_centre() -> None:
-    assert metrics.vertical_centre(range(12), (4, 3)) == pytest.approx(0.5)
-    assert metrics.vertical_centre((0, 1, -1), (4, 3)) == 0
-    assert metrics.vertical_centre((9, 11), (4, 3)) == 1
-    assert metrics.vertical_centre((0, 9, 10), (4, 3)) == pytest.approx(2 / 3)
-    assert metrics.vertical_centre((-1,), (4, 3)) is None
-    assert metrics.vertical_centre((0,), (1, 3)) is None
+    assert metrics.vertical_centre(range(12), [block(4, 3)]) == pytest.approx(0.5)
+    assert metrics.vertical_centre((0, 1, -1), [block(4, 3)]) == 0
+    assert metrics.vertical_centre((9, 11), [block(4, 3)]) == 1
+    assert metrics.vertical_centre((0, 9, 10), [block(4, 3)]) == pytest.approx(2 / 3)
+    assert metrics.vertical_centre((-1,), [block(4, 3)]) is None
+    assert metrics.vertical_centre((0,), [block(1, 3)]) is None
+
+
+def test_the_vertical_centre_of_several_blocks() -> None:
+    blocks = [block(3, 2), block(2, 2, 6), block(1, 2, 10)]
+    assert metrics.vertical_centre((2, 8, 10), blocks) == pytest.approx((0.5 + 1) / 2)  # one line has no height
 
 
 def test_attention_share() -> None:
@@ -83,10 +99,10 @@ def test_the_deepest_attention() -> None:
 
 def test_measures_of_all_stages() -> None:
     features, attention = np.eye(4, dtype=np.float32), np.array([1, 1, 1, 5], np.float32)
-    found = metrics.measure([(-1, 0, 1, 3), (0, 3)], (2, 2), features, attention)
+    found = metrics.measure([(-1, 0, 1, 3), (0, 3)], [block(2, 2)], features, attention)
     assert found.tokens == (4, 2)
     assert (found.gap_first, found.gap_last) == (1, 1)
     assert found.diversity == pytest.approx(1)
     assert found.vertical_centre == pytest.approx(0.5)
     assert found.attention_share == pytest.approx(0.75)
-    assert metrics.measure([(0,)], (2, 2), features, None).attention_share is None
+    assert metrics.measure([(0,)], [block(2, 2)], features, None).attention_share is None

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.bench.picture import Visual
 from edgeprune.errors import BudgetError, UsageError
 from edgeprune.runtime.vlm import open_vlm
 from edgeprune.sweep.axes import Axes, make_cells
+
+VISUAL = Visual(64, 1)
 
 
 def test_words() -> None:
@@ -39,7 +42,7 @@ def test_words_that_are_refused(words: list[str], message: str) -> None:
 
 def test_cells(bundle_tiny: Path) -> None:
     with open_vlm(bundle_tiny, 1, False) as vlm:
-        cells = make_cells(vlm, Axes(("visiondrop",), ("all", "40", "7")))
+        cells = make_cells(vlm, Axes(("visiondrop",), ("all", "40", "7")), VISUAL)
         assert [cell.name for cell in cells] == ["all", "visiondrop 40", "visiondrop 7"]
         unpruned, within, beyond = cells
         assert (unpruned.method, unpruned.entry, unpruned.schedule, unpruned.unreachable) == (None, None, None, None)
@@ -48,17 +51,17 @@ def test_cells(bundle_tiny: Path) -> None:
         assert beyond.unreachable is not None
         assert "13..42 of 64" in beyond.unreachable
         # All 64 are the unpruned model by another name; the usual budgets are those below 64.
-        assert [cell.name for cell in make_cells(vlm, Axes(None, ("64", "40")))] == ["all", "visiondrop 40"]
-        assert [cell.name for cell in make_cells(vlm, Axes())] == ["all"]
+        assert [cell.name for cell in make_cells(vlm, Axes(None, ("64", "40")), VISUAL)] == ["all", "visiondrop 40"]
+        assert [cell.name for cell in make_cells(vlm, Axes(), VISUAL)] == ["all"]
 
 
 def test_cells_that_are_refused(bundle_tiny: Path) -> None:
     with open_vlm(bundle_tiny, 1, False) as vlm:
         with pytest.raises(UsageError, match="the bundle has no method 'fastv'; it has visiondrop"):
-            make_cells(vlm, Axes(("fastv",), ("40",)))
+            make_cells(vlm, Axes(("fastv",), ("40",)), VISUAL)
         with pytest.raises(UsageError, match="method=visiondrop has no effect at keep=all"):
-            make_cells(vlm, Axes(("visiondrop",), ("all",)))
+            make_cells(vlm, Axes(("visiondrop",), ("all",)), VISUAL)
         with pytest.raises(BudgetError, match="'abc' is no budget"):
-            make_cells(vlm, Axes(None, ("abc",)))
+            make_cells(vlm, Axes(None, ("abc",)), VISUAL)
         with pytest.raises(BudgetError, match="no cell is within reach; the first: "):
-            make_cells(vlm, Axes(None, ("all", "7", "8")))
+            make_cells(vlm, Axes(None, ("all", "7", "8")), VISUAL)

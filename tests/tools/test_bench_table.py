@@ -7,15 +7,30 @@ from pathlib import Path
 import pytest
 
 from tests.bench import sample
-from tools.bench_table import END, METHODS_END, METHODS_START, START, main
+from tools.bench_table import (
+    END,
+    METHODS_END,
+    METHODS_START,
+    NEXT_END,
+    NEXT_START,
+    START,
+    VIDEO_END,
+    VIDEO_START,
+    main,
+)
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     source, readme = tmp_path / "bench.json", tmp_path / "README.md"
     source.write_text("some progress\n" + sample.report().to_json() + "\n")
-    readme.write_text(f"# Title\n\n{START}\nold\n{END}\n\n{METHODS_START}\n{METHODS_END}\n\nThe end.\n")
-    return ["--json", str(source), "--readme", str(readme), "--methods", str(source)]
+    runs = tmp_path / "runs.json"
+    runs.write_text(sample.of_runs(sample.report()).to_json() + "\n")
+    blocks = ((METHODS_START, METHODS_END), (NEXT_START, NEXT_END), (VIDEO_START, VIDEO_END))
+    others = "\n\n".join(f"{start}\n{end}" for start, end in blocks)
+    readme.write_text(f"# Title\n\n{START}\nold\n{END}\n\n{others}\n\nThe end.\n")
+    words = ["--json", str(source), "--readme", str(readme), "--methods", str(source)]
+    return [*words, "--next", str(runs), "--video", str(runs)]
 
 
 def test_writes_between_the_markers_and_nothing_else(arguments: list[str]) -> None:
@@ -26,7 +41,10 @@ def test_writes_between_the_markers_and_nothing_else(arguments: list[str]) -> No
     main(arguments)
     text = readme.read_text()
     assert text.startswith(f"# Title\n\n{START}\n**Time per stage**")
-    assert text.endswith(f"{METHODS_END}\n\nThe end.\n")
+    assert text.endswith(f"{VIDEO_END}\n\nThe end.\n")
+    runs = text.split(NEXT_START)[1].split(NEXT_END)[0]
+    assert "| keep=64 | 96, 70, 52, 38 | 50.0 | 31.2% | 1 | 11.1% |" in runs
+    assert "1 picture in 5 encoder runs, 60 text tokens, 2928 visual tokens unpruned" in runs
     assert "| keep=64 | 96, 70, 52, 38 | 64.0 |" in text.split(METHODS_START)[1]
     assert "- prefill: keep=64 is 4.60x faster than keep=all (FLOPs allow 5.10x: 0.90 of it)\n" in text
     assert "| keep=64 | 96, 70, 52, 38 |" in text

@@ -9,33 +9,51 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tools.random_checkpoint import DTYPES, SHAPES, main, parameters, write_checkpoint
+from tools.random_checkpoint import DTYPES, FAMILIES, main, write_checkpoint
 
-TINY = [name for name in SHAPES if name.split("-")[0] == "tiny"]
+TINY = [name for name in FAMILIES if name.split("-")[0] == "tiny"]
+LLAVA = [name for name in TINY if FAMILIES[name].__name__.endswith(".llava")]
+
+
+def _loaded(path: Path) -> Any:
+    """Hugging Face's model of a checkpoint, whose tensors are all that it needs and no more."""
+    from transformers import AutoModelForImageTextToText
+
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(path, output_loading_info=True)
+    model, info = loaded
+    assert not any(info.values()), info
+    return model
 
 
 @pytest.mark.parametrize("shape", TINY)
 def test_transformers_loads_it_without_a_difference_and_runs_it(tmp_path: Path, shape: str) -> None:
     import torch
     from PIL import Image
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    write_checkpoint(shape, tmp_path)
-    loaded: Any = LlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
-    model, info = loaded
-    assert not any(info.values()), info
+    from edgeprune.eager.model import EagerModel
 
-    processor = AutoProcessor.from_pretrained(tmp_path)
+    model = _loaded(write_checkpoint(shape, tmp_path))
+    assert type(model).__name__ == json.loads((tmp_path / "config.json").read_text())["architectures"][0]
+    eager = EagerModel(tmp_path, "fp32")
+    inputs = eager.prompt(Image.fromarray(np.zeros((60, 90, 3), dtype=np.uint8)), "What?")
+    assert int(eager.visual(inputs["input_ids"]).sum()) == len(eager.see(inputs).rows)
+    with torch.no_grad():
+        assert model(**inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", LLAVA)
+def test_the_processor_loads_and_writes_llavas_prompt(tmp_path: Path, shape: str) -> None:
+    from PIL import Image
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(write_checkpoint(shape, tmp_path))
     question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
     text = processor.apply_chat_template(question, add_generation_prompt=True)
     assert text == "USER: <image>\nWhat? ASSISTANT:"
-    picture = Image.fromarray(np.zeros((60, 90, 3), dtype=np.uint8))
-    inputs = processor(images=picture, text=text, return_tensors="pt")
-    tower = SHAPES[shape].tower
-    patches = (tower.image_size // tower.patch_size) ** 2
-    assert int((inputs["input_ids"] == SHAPES[shape].image_token_id).sum()) == patches
-    with torch.no_grad():
-        assert model(**inputs).logits.isfinite().all()
+    model = FAMILIES[shape].SHAPES[shape]
+    inputs = processor(images=Image.fromarray(np.zeros((60, 90, 3), dtype=np.uint8)), text=text, return_tensors="pt")
+    patches = (model.tower.image_size // model.tower.patch_size) ** 2
+    assert int((inputs["input_ids"] == model.image_token_id).sum()) == patches
 
 
 def test_text_survives_the_tokenizer(tmp_path: Path) -> None:
@@ -84,10 +102,24 @@ def test_dtype_is_stored_and_declared(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "billions"), [("tinyllama-1.1b", 1.41), ("llava-1.5-7b", 7.06), ("llava-1.5-13b", 13.35)]
+    ("shape", "billions"),
+    [
+        ("tinyllama-1.1b", 1.41),
+        ("llava-1.5-7b", 7.06),
+        ("llava-1.5-13b", 13.35),
+        ("llava-next-7b", 7.06),
+        ("llava-next-mistral-7b", 7.57),
+        ("video-llava-7b", 7.37),
+        ("onevision-0.5b", 0.89),
+        ("onevision-7b", 8.03),
+        ("qwen2.5-vl-3b", 3.75),
+        ("qwen2.5-vl-7b", 8.29),
+    ],
 )
 def test_real_shapes_have_the_real_number_of_parameters(shape: str, billions: float) -> None:
-    count = sum(parameter.elements for parameter in parameters(SHAPES[shape]))
+    """As the hub counts those of the checkpoints that they are named after."""
+    module = FAMILIES[shape]
+    count = sum(parameter.elements for parameter in module.parameters(module.SHAPES[shape]))
     assert count / 1e9 == pytest.approx(billions, abs=0.01)
 
 

@@ -22,7 +22,7 @@ from edgeprune.verify.difference import measure
 from edgeprune.verify.examination import Examination
 from edgeprune.verify.report import Check
 from edgeprune.verify.thresholds import LIMITS, judge
-from tests.conftest import MakeCheckpoint
+from tests.conftest import MakeCheckpoint, MakeOf
 
 BUNDLES = {
     "bundle_tiny": "checkpoint_tiny",
@@ -70,8 +70,11 @@ def test_a_fresh_bundle_passes(name: str, request: pytest.FixtureRequest, tmp_pa
     assert report.ok, report.table()
     assert report.first_failure is None
     graphs = [graph.name for graph in bundle.manifest.graphs]
+    others = ("a wide picture", "a high picture", "two pictures")
+    inputs = ["inputs", *(f"inputs of {other}" for other in others)]
     chains = ["chain keep=all", "chain visiondrop keep=21", "chain visiondrop keep=13"]
-    assert [check.name for check in report.checks] == ["inputs", *graphs, *chains]
+    chains += [f"chain keep=all of {other}" for other in others]
+    assert [check.name for check in report.checks] == [*inputs, *graphs, *chains]
     assert told == [*graphs, *chains]
     for check in report.checks:
         assert check.differences
@@ -89,7 +92,7 @@ def test_the_report_is_saved_and_read_again(bundle_tiny: Path, checkpoint_tiny: 
     assert saved["ok"] is True and saved["first_failure"] is None
     assert saved["model"]["id"] == "tiny" and saved["backend"] == "onnxruntime-cpu"
     assert saved["limits"]["graph"]["cosine"] == 0.99999
-    assert [check["name"] for check in saved["checks"]][-1] == "chain visiondrop keep=30"
+    assert "chain visiondrop keep=30" in [check["name"] for check in saved["checks"]]
     assert {entry.name for entry in bundle.root.iterdir()} >= {"verify.json", "edgeprune.json"}
     assert not list(bundle.root.glob(".verify*"))
     open_bundle(bundle.root)  # the report makes it no other bundle
@@ -164,6 +167,23 @@ def test_a_budget_out_of_reach_is_refused(bundle_tiny: Path, checkpoint_tiny: Pa
         verify(copy(bundle_tiny, tmp_path), checkpoint_tiny, [12])
 
 
+def test_a_method_that_cannot_prune_the_sample_is_left_out(
+    make_bundle_of: MakeOf, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    """This model's videos are so small that VisionDrop has no budget for one; the report says so, and goes on."""
+    bundle = copy(make_bundle_of("tiny-qwen2.5-vl", "video"), tmp_path)
+    checkpoint = make_checkpoint("tiny-qwen2.5-vl")
+    report = verify_bundle(bundle, checkpoint, OrtBackend(1))
+    assert report.ok, report.table()
+    assert not [check.name for check in report.checks if "visiondrop" in check.name]
+    (note,) = (note for note in report.checks[0].notes if "visiondrop" in note)
+    assert note.startswith("visiondrop and its graphs are not checked: visiondrop cannot prune 270 visual tokens")
+    assert note in report.table()
+    for keeps, methods in (([90], None), (None, ["visiondrop"])):  # asked for
+        with pytest.raises(BudgetError, match="visiondrop cannot prune 270 visual tokens"):
+            verify_bundle(bundle, checkpoint, OrtBackend(1), keeps, methods=methods)
+
+
 def test_a_report_that_cannot_be_written(tmp_path: Path, bundle_tiny: Path) -> None:
     model = open_bundle(bundle_tiny, check_hashes=False).manifest.model
     with pytest.raises(OutputError, match=r"verify\.json"):
@@ -202,17 +222,41 @@ def test_what_is_not_finite_fails(value: float) -> None:
 def test_kept_rows() -> None:
     """In fp32 they must be the same; in fp16 most of the selected ones."""
     ours = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 22]])
+    refers = np.arange(12)[None] >= 10
     theirs = ours.copy()
     theirs[0, 9:] = (10, 21, 23)  # one of ten selected rows, and the references that follow from it
     examination = Examination("x", "graph", "fp16")
-    assert not examination.kept("kept", ours, theirs, 2)
+    assert not examination.kept("kept", ours, theirs, refers)
     assert examination.done().ok and examination.done().kept == 0.9
     examination = Examination("x", "graph", "fp32")
-    assert not examination.kept("kept", ours, theirs, 2)
+    assert not examination.kept("kept", ours, theirs, refers)
     assert not examination.done().ok
     examination = Examination("x", "graph", "fp16")
-    assert not examination.kept("kept", ours, np.where(ours == 22, 23, ours), 2)
+    assert not examination.kept("kept", ours, np.where(ours == 22, 23, ours), refers)
     assert "other references" in examination.done().failures[0]
+
+
+def test_kept_rows_of_several_runs() -> None:
+    """Class rows have one number in all of them; merged rows need not be the last."""
+    ours = np.array([[-1, 3, 4, -1, 70, 68]])
+    refers = np.array([[False, False, True, False, False, True]])
+    examination = Examination("x", "graph", "fp32")
+    assert examination.kept("kept", ours, ours.copy(), refers)
+    assert not examination.kept("kept", ours, np.where(ours == 70, -1, ours), refers)
+    assert not examination.done().ok
+
+
+def test_a_mismatch_of_the_prompt_is_named(bundle_tiny: Path, checkpoint_tiny: Path, tmp_path: Path) -> None:
+    """A processor that resizes otherwise and a template of other words are found before any graph is blamed."""
+    bundle = copy(bundle_tiny, tmp_path)
+    facts = bundle.manifest
+    template = facts.prompt.template.replace("ASSISTANT:", "HELPER:")
+    changed = replace(facts, image=replace(facts.image, resample=0), prompt=replace(facts.prompt, template=template))
+    (bundle.root / "edgeprune.json").write_text(changed.to_json(), encoding="utf-8")
+    report = verify(open_bundle(bundle.root), checkpoint_tiny, [20])
+    assert report.first_failure is not None and report.first_failure.name == "inputs"
+    words = " ".join(report.first_failure.failures)
+    assert "token ids" in words and "pixel_values" in words
 
 
 def test_a_shape_that_differs_fails() -> None:

@@ -166,7 +166,7 @@ def _run(bundle: Bundle, backend: Backend) -> None:
     for method in facts.methods:
         chain.open_method(method)
     visual = np.zeros((1, facts.vision.tokens, facts.decoder.hidden), dtype=np.float32)
-    prefill = chain.prefill_rows(visual, Text((1,), (1,)), None, None, Clock())
+    prefill = chain.prefill_rows(visual, Text(((1,), (1,))), None, None, Clock())
     chain.decode(prefill.logits.argmax(axis=-1), prefill.cache, Clock())
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeprune.bundle.manifest import Graph
 from edgeprune.runtime.backend import Array, Backend, Session
 from edgeprune.runtime.chain import Chain, Clock, Prefill, Text
+from edgeprune.runtime.pixels import Picture, Pixels
 from tools.gpu.cases import METHOD, Budget
 from tools.gpu.variant import Engine, Prompt
 
@@ -103,7 +104,7 @@ class ChainVariant:
     def prefill(self) -> None:
         prompt, clock = self._prompt, Clock()
         self._prefill = None  # its cache's memory first
-        text = Text(prompt.before, prompt.after)
+        text = Text((prompt.before, prompt.after))
         self._found(self._chain.prefill_rows(self._visual, text, self._method, self.budget.schedule, clock))
         self._parts = clock.seconds
 
@@ -118,7 +119,7 @@ class ChainVariant:
 
     def kept(self) -> tuple[NDArray[np.int64], ...]:
         assert self._prefill is not None  # asked after a prefill
-        return tuple(stage.kept[0] for stage in self._prefill.stages)
+        return tuple(stage.kept[0] for stage in self._prefill.stages if isinstance(stage.cut, int))
 
     def parts_ms(self) -> dict[str, float]:
         return {stage: seconds * 1e3 for stage, seconds in self._parts.items()}
@@ -127,8 +128,10 @@ class ChainVariant:
         prompt = self._prompt
         assert prompt.pixels is not None  # asked before
         self._prefill = None
-        text = Text(prompt.before, prompt.after)
-        self._found(self._chain.prefill(prompt.pixels, text, self._method, self.budget.schedule, Clock()))
+        text = Text((prompt.before, prompt.after))
+        height, width = prompt.pixels.shape[2:]
+        pixels = Pixels({"pixel_values": prompt.pixels}, (Picture(1, (height, width)),))
+        self._found(self._chain.prefill(pixels, text, self._method, self.budget.schedule, Clock()))
 
     def _found(self, prefill: Prefill) -> None:
         self._prefill = prefill

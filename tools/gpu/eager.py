@@ -7,6 +7,7 @@ pruned one runs the same attention kernels: with an empty cache causal attention
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgeprune.checkpoint.source import resolve
 from edgeprune.eager.model import DTYPES, EagerModel
-from edgeprune.families.llava import open_family
+from edgeprune.families.family import family_of, open_family
 from edgeprune.methods import method as methods
 from edgeprune.verify.reference import LayerCache
 from tools.gpu.cases import METHOD, Budget
@@ -36,7 +38,7 @@ class Eager:
         self.device, self.dtype = device, DTYPES[dtype]
         self.model = EagerModel(checkpoint, dtype)
         self.model.model.requires_grad_(False).to(device)
-        self._family = open_family(checkpoint)
+        self._family = open_family(family_of(checkpoint), resolve(str(checkpoint)), "image")
         self._cuts: dict[int, torch.nn.Module] = {}
 
     @property
@@ -47,8 +49,9 @@ class Eager:
     def cut(self, layer: int) -> torch.nn.Module:
         """The method's module before a decoder layer, with the checkpoint's weights."""
         if layer not in self._cuts:
-            make = methods.load(METHOD).decoder_cut
-            assert make is not None  # VisionDrop cuts the decoder
+            method = methods.load(METHOD)
+            assert method.decoder_cut is not None  # VisionDrop cuts the decoder
+            make = partial(method.decoder_cut, positions=method.positions)
             part = self._family.cut(make, layer, fused=False)
             self._cuts[layer] = part.load(self.dtype).to(self.device)
         return self._cuts[layer]
@@ -110,7 +113,8 @@ class _Full:
     def _from_pixels(self) -> None:
         model, pixels = self._eager.model, self._prompt.pixels
         assert pixels is not None  # asked before
-        self._read(model.project(model.vision(pixels.to(self._eager.device, self._eager.dtype))))
+        seen = model.see({"pixel_values": pixels.to(self._eager.device, self._eager.dtype)})
+        self._read(seen.rows[None])
 
     def _read(self, visual: torch.Tensor) -> None:
         self._cache = None  # the last one's memory first
@@ -145,12 +149,12 @@ class _Pruned:
         self._cache, self._kept = LayerCache(), []
         hidden = self._eager.embed(self._prompt.before, self._prompt.visual, self._prompt.after)
         positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        start, length = torch.tensor(self._prompt.before.shape[1]), self._prompt.visual.shape[1]
+        start, length = self._prompt.before.shape[1], self._prompt.visual.shape[1]
+        visual = torch.arange(start, start + length, device=hidden.device)[None]
         for first, last, keep, merge in self._stages:
             if first:
                 cut = self._eager.cut(first)
-                hidden, positions, kept = cut(hidden, positions, start, torch.tensor(length), keep, merge)
-                length = int(keep)
+                hidden, positions, visual, kept = cut(hidden, positions, visual, keep, merge)
                 self._kept.append(kept)
             hidden = self._layers(first, last, hidden, positions)
         self._answer(hidden)

@@ -1,0 +1,141 @@
+"""LLaVA-NeXT: CLIP's tower, a two-layer projector, a Vicuna or Mistral decoder; pictures in tiles.
+
+Every tile is a run of the encoder, and so is the whole picture. The rows of the tiles enter the decoder line by line
+over the whole grid, without those that show padding, each line ended by a row of the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from edgeprune.bundle.image import ImageProcessing, Tiles
+from edgeprune.bundle.layout import Layout
+from edgeprune.bundle.prompt import Medium, PromptFacts
+from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.checkpoint import image, prompt
+from edgeprune.checkpoint.config import LlavaConfig, read_config
+from edgeprune.checkpoint.source import Source
+from edgeprune.checkpoint.weights import Weights
+from edgeprune.errors import CheckpointError, UnsupportedModel
+from edgeprune.families.family import PixelInput, check_medium
+from edgeprune.families.language import Language
+from edgeprune.families.part import Part
+from edgeprune.families.projector import Projector
+from edgeprune.towers.clip import ClipTower
+
+
+def open_family(source: Source, medium: Medium) -> LlavaNext:
+    """Open a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another architecture.
+        UsageError: the medium is not "image".
+    """
+    check_medium("llava_next", medium)
+    return LlavaNext(read_config(source.path, "llava_next"), Weights(source.path))
+
+
+class LlavaNext:
+    """A checkpoint's parts (see ``family.Family``).
+
+    Args:
+        config: its sizes.
+        weights: its tensors.
+    """
+
+    def __init__(self, config: LlavaConfig, weights: Weights) -> None:
+        if config.feature_select != "default":
+            raise UnsupportedModel(
+                f"vision_feature_select_strategy {config.feature_select!r} is not supported; supported: 'default'"
+            )
+        weights.expect("image_newline", (config.decoder.hidden,))
+        self.config, self.weights = config, weights
+        self._language = Language(config.decoder, weights)
+
+    @property
+    def architecture(self) -> str:
+        """Hugging Face's class of the checkpoint."""
+        return self.config.architecture
+
+    @property
+    def vision_facts(self) -> Vision:
+        """The encoder's facts for the manifest."""
+        v = self.config.vision
+        return Vision((v.side, v.side), v.hidden, self.feature_layer + 1, v.heads, v.intermediate, v.patch_size)
+
+    @property
+    def decoder_facts(self) -> Decoder:
+        """The decoder's facts for the manifest."""
+        return self._language.decoder_facts
+
+    @property
+    def feature_layer(self) -> int:
+        """The encoder layer whose output is selected and whose attention scores patches, counted from 0."""
+        return self.config.feature_layer
+
+    @property
+    def layout(self) -> Layout:
+        """In what arrangement the encoder's rows enter the decoder."""
+        return Layout("mosaic", newline=True)
+
+    @property
+    def pixel_inputs(self) -> tuple[PixelInput, ...]:
+        """The inputs of the vision graph."""
+        side = self.config.vision.image_size
+        return (("pixel_values", "real", ("C", 3, side, side)),)
+
+    def image(self) -> ImageProcessing:
+        """How pictures are prepared.
+
+        Raises:
+            CheckpointError: the processor and config.json disagree about tiles.
+        """
+        folder, side, pinpoints = self.weights.folder, self.config.vision.image_size, self.config.pinpoints
+        settings = image.read_settings(folder, ("LlavaNextImageProcessor",))
+        named = settings.values.get("image_grid_pinpoints")
+        if named is not None and [tuple(point) for point in named] != list(pinpoints):
+            raise CheckpointError(
+                f"{settings.where}: image_grid_pinpoints {named} are not config.json's {[*map(list, pinpoints)]}"
+            )
+        grids = tuple((height // side, width // side) for height, width in pinpoints)
+        processing = image.tiled(settings, Tiles("best_fit", grids))
+        image.check_size(folder, processing, side)
+        return processing
+
+    def prompt(self) -> PromptFacts:
+        """How a prompt is written."""
+        token, context = self.config.image_token_id, self.decoder_facts.context
+        return prompt.prompt_facts(self.weights.folder, "image", token, context)
+
+    def vision(self, probes: tuple[tuple[str, int], ...], fused: bool) -> Part:
+        """The encoder with a scoring head; ``probes`` are kinds and layers."""
+        tower = ClipTower(self.config.vision, self.feature_layer, probes, fused)
+        return Part(tower, self.weights, lambda name: f"vision.{name}")
+
+    def encoder(self, make: Callable[..., nn.Module], fused: bool) -> Part:
+        """A method's own form of the encoder, with the same weights."""
+        module = make(self.config.vision, self.feature_layer, fused)
+        return Part(module, self.weights, lambda name: f"vision.{name}")
+
+    def project(self) -> Part:
+        """The projector."""
+        return Part(Projector(self.config), self.weights, lambda name: f"projector.{name}")
+
+    def newline(self) -> torch.Tensor | None:
+        """The row [D] that ends a line of the mosaic."""
+        return self.weights.tensor("image_newline")
+
+    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
+        """Decoder layers first..last-1, with norm and head where they end the decoder."""
+        return self._language.segment(first, last, fused, shows_query)
+
+    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
+        """A method's cut before ``layer``, whose norm and projections it borrows."""
+        return self._language.cut(make, layer, fused)
+
+    def embedding(self) -> torch.Tensor:
+        """The token embedding table [vocab, D]."""
+        return self._language.embedding()
