@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import hashlib
 import io
+import math
 import os
 import platform
 import sys
@@ -47,15 +48,25 @@ on activations a GPU provider takes all of them."""
 
 _AXES = {
     "B": (1, 1, 1),
-    "K": (1, 192, 2880),
-    "a": (0, 32, 512),
-    "t": (0, 32, 512),
-    "S": (1, 256, 3904),  # all rows kept, with text before and after them
+    "K": (1, 192, 3328),
+    "C": (1, 1, 13),
+    "N": (1, 256, 3328),
+    "V": (1, 192, 3328),
+    "J": (1, 4, 4),
+    "t": (1, 64, 1024),
+    "S": (1, 256, 3904),  # all rows kept, with text around them
     "P": (0, 256, 4096),
+    "w": (1, 16, 1024),
+    "p": (1, 1, 16),
+    "l": (1, 256, 3328),
 }
-"""Least, usual and most of the bundle's axes in TensorRT's profiles: one picture, a context of 4096."""
+"""Least, usual and most of the bundle's axes in TensorRT's profiles: one prompt, a context of 4096."""
 
 _ELSEWHERE = "edgeprune build, then edgeprune run --backend tensorrt, needs no onnxruntime"
+
+LARGE = 8 << 20
+"""Bytes of a graph's inputs, its cache aside, from which on its arena is emptied after a run: a thousand rows."""
+_BYTES = {"fp32": 4, "fp16": 2, "int64": 8}
 
 
 class OrtBackend:
@@ -125,7 +136,19 @@ class OrtBackend:
             raise BackendError(f"graph {graph.name} does not load in ONNX Runtime: {_first_line(error)}") from error
         if provider != "cpu":
             check_assignment(session, graph, provider)
-        return _OrtSession(session, graph, self._device)
+        return _OrtSession(session, graph, self._device, self._large_run())
+
+    def _large_run(self) -> Any:
+        """Options of a run that takes much: the arena gives back all but its first piece; None for a GPU's.
+
+        Every session has an arena of its own, and thousands of rows leave gigabytes in each: a prompt of LLaVA-NeXT
+        would hold the attention scores of all segments at once.
+        """
+        if self.provider != "cpu":
+            return None
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def array(self, value: NDArray[Any]) -> Array:
         """A numpy array where the provider computes; on the CPU it is not copied."""
@@ -151,9 +174,11 @@ class OrtBackend:
 class _OrtSession:
     """A loaded graph and the order of its outputs."""
 
-    def __init__(self, session: Any, graph: Graph, device: str) -> None:
-        self._session, self._graph, self._device = session, graph, device
+    def __init__(self, session: Any, graph: Graph, device: str, large: Any) -> None:
+        self._session, self._graph, self._device, self._large = session, graph, device, large
         self._outputs = [tensor.name for tensor in graph.outputs]
+        # A cache is no measure: it is as long in a decode step, which takes little.
+        self._measured = {t.name: _BYTES[t.dtype] for t in graph.inputs if not t.name.startswith("past_")}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -162,7 +187,8 @@ class _OrtSession:
                 binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
                 binding.bind_output(name, self._device)
-            self._session.run_with_iobinding(binding)
+            size = sum(math.prod(feeds[name].shape()) * width for name, width in self._measured.items())
+            self._session.run_with_iobinding(binding, self._large if size >= LARGE else None)
             values = binding.get_outputs()
         except Exception as error:  # as above
             raise BackendError(f"graph {self._graph.name} failed in ONNX Runtime: {_first_line(error)}") from error
