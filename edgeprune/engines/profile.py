@@ -113,7 +113,8 @@ def make_profile(graph: Graph, manifest: Manifest, shapes: Shapes) -> Profile:
         for method in manifest.methods
         for cut in method.cuts
     )
-    rows = sizes.axes["N"][2] if early else None
+    cells = manifest.vision.cells or sizes.axes["N"][2]  # a class row among the features is no row to choose
+    rows = cells if early else None
     return tuple(_bounds(graph, tensor, sizes, rows) for tensor in graph.inputs)
 
 
@@ -151,7 +152,8 @@ class _Sizes:
             side, pictures = native.window_side, shapes.runs
             windows = tuple(-(-rows // side) for rows in cells)
             axes["w"] = (1, -(-cells[1] // side**2) + pictures.usual, windows[2] + pictures.most)
-            axes["p"], axes["l"] = _span(pictures), (1, max(1, cells[1] // pictures.usual), cells[2])
+            of_one = min(cells[2], native.most_tokens)
+            axes["p"], axes["l"] = _span(pictures), (1, min(of_one, max(1, cells[1] // pictures.usual)), of_one)
         keep = max(1, kept.usual // 2)
         values = {
             "keep": (1, keep, kept.most),

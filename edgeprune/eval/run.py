@@ -114,8 +114,8 @@ def _prunes(vlm: VLM, run: Run, samples: Sequence[Sample], sizes: Mapping[int, S
     for sample in samples:
         first.setdefault(sizes[sample.index], sample)
     most, pruned = max(size.tokens for size in first), False
-    if Size(most, 1).spared(run.keep) and int(run.keep) < vlm.manifest.most_tokens:
-        raise BudgetError(f"--keep {run.keep} prunes nothing: the pictures have {most} visual tokens or fewer")
+    if Size(most, 1).spared(run.keep) and int(run.keep) != vlm.manifest.most_tokens:
+        raise BudgetError(f"--keep {run.keep} prunes nothing: no picture has more than {most} visual tokens")
     for size, sample in first.items():
         if size.spared(run.keep):
             continue

@@ -44,6 +44,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """What reports call it, for example "onnxruntime-cpu"."""
 
+    @property
+    def chunk(self) -> int | None:
+        """Rows of a prompt that a segment runs on at once, at most; None for all of them."""
+
     def session(self, graph: Graph, path: Path) -> Session:
         """Load a graph.
 

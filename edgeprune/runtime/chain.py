@@ -22,6 +22,7 @@ from edgeprune.errors import BundleError, QuestionError
 from edgeprune.runtime.assembly import Assembly, assemble, positions
 from edgeprune.runtime.backend import NUMPY, Array, Backend, Session
 from edgeprune.runtime.cache import Cache, SegmentCache, cache_names
+from edgeprune.runtime.chunks import run_chunks
 from edgeprune.runtime.layout import Rows, pruned, whole
 from edgeprune.runtime.pixels import Pixels
 from edgeprune.runtime.samplers import SAMPLERS
@@ -232,10 +233,8 @@ class Chain:
         for segment in self.manifest.by_role("segment"):
             assert segment.layers is not None  # the manifest checked it
             run.cut(segment.layers[0])
-            cache = self._empty_cache(segment, len(placed))
-            run.arrays.update(cache.arrays)
-            cache.grow(run.graph(segment), words + run.rows)
-            caches.append(cache)
+            caches.append(self._empty_cache(segment, len(placed)))
+            run.segment(segment, caches[-1], words + run.rows)
         keeps = self.manifest.decoder.axes > 1 or (run.method is not None and run.method.positions == "keep")
         logits = self.backend.numpy(run.arrays["logits"])[:, 0]
         return Prefill(logits, Cache(caches, following, 0, not keeps), tuple(run.stages))
@@ -346,13 +345,25 @@ class _Run:
         self.arrays[name] = self.chain.backend.array(np.array(value, dtype=np.int64))
 
     def graph(self, graph: Graph) -> dict[str, Array]:
-        """Run a graph; an output ``<x>_out`` replaces ``<x>``."""
+        """Run a graph, and keep its outputs."""
         # A method's text tower is a model of its own: its time is no part of what choosing rows takes.
         reads_text = graph.role == "prepare" and any(tensor.name == "text_ids" for tensor in graph.inputs)
         stage = "text" if reads_text else _STAGE[graph.role]
         outputs = self.chain.run_graph(graph, self.arrays, self.clock, stage)
-        self.arrays.update({name.removesuffix("_out"): value for name, value in outputs.items()})
+        self.take(outputs)
         return outputs
+
+    def take(self, outputs: dict[str, Array]) -> None:
+        """Keep the outputs of a graph for those after it; ``<x>_out`` replaces ``<x>``."""
+        self.arrays.update({name.removesuffix("_out"): value for name, value in outputs.items()})
+
+    def segment(self, graph: Graph, cache: SegmentCache, rows: int) -> None:
+        """Run a segment on a prompt of so many rows; fills its cache."""
+
+        def once(arrays: dict[str, Array]) -> dict[str, Array]:
+            return self.chain.run_graph(graph, arrays, self.clock, "prefill")
+
+        self.take(run_chunks(graph, self.arrays, cache, rows, self.chain.backend, once))
 
     def prepare(self, late: bool) -> None:
         """Run what the method wants to know, of the assembled prompt or before it is."""

@@ -68,6 +68,9 @@ LARGE = 8 << 20
 """Bytes of a graph's inputs, its cache aside, from which on its arena is emptied after a run: a thousand rows."""
 _BYTES = {"fp32": 4, "fp16": 2, "int64": 8}
 
+CHUNK = 256
+"""Rows of a prompt that the CPU runs a segment on at once: it writes attention scores out, a row by all before it."""
+
 
 class OrtBackend:
     """Sessions of ONNX Runtime.
@@ -102,6 +105,7 @@ class OrtBackend:
         self._ort: Any = onnxruntime
         self.provider, self.threads = provider, threads or cores
         self.name = f"onnxruntime-{provider}"
+        self.chunk = CHUNK if provider == "cpu" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
 
     def session(self, graph: Graph, path: Path) -> Session:

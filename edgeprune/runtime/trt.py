@@ -72,6 +72,10 @@ class TrtBackend:
         """For reports: "tensorrt 10.3.0 (orin-agx-64gb)"."""
         return f"{self._shared.library.name} ({self._plans.build.target})"
 
+    @property
+    def chunk(self) -> None:
+        """No limit: plans were made for a whole prompt, and a GPU has kernels that write no scores out."""
+
     def session(self, graph: Graph, path: Path) -> Session:
         """Load the plan of a graph; the graph's own file at ``path`` is not read.
 

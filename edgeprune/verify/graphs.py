@@ -205,7 +205,7 @@ class _Walk:
             found = self.run(session, graph, feeds, examination)
             if found is not None:
                 sure = certainty(self.bundle.manifest, method, budget.schedule)
-                _examine_cut(expected, found, stage, sure, examination)
+                examine_cut(expected, found, stage, sure, examination)
 
     def cut(self, graph: Graph) -> tuple[MethodEntry, Cut]:
         """The method and the cut that a graph belongs to."""
@@ -271,7 +271,7 @@ class _Walk:
         return {name: self.backend.numpy(value) for name, value in outputs.items()}
 
 
-def _examine_cut(
+def examine_cut(
     expected: Values, found: dict[str, NDArray[Any]], stage: Stage, sure: float, examination: Examination
 ) -> None:
     """Compare what was kept, and the rows: all of them, or where the choice differs those that both selected."""
@@ -282,9 +282,10 @@ def _examine_cut(
     place = expected["visual_rows_out"].numpy() if "visual_rows_out" in expected else np.arange(keep)[None]
     for name, value in expected.items():
         label, rows = f"{name} (keep={keep})", value.numpy()
-        if name == "kept":
+        if name == "kept" or (name == "visual_rows_out" and not identical):  # other rows lie elsewhere, rightly
             continue
-        if rows.shape != found[name].shape or not value.is_floating_point():
+        same = identical or np.array_equal(rows, found[name])
+        if rows.shape != found[name].shape or (same and not value.is_floating_point()):
             examination.exact(label, rows, found[name])
         elif identical:
             fused = np.isin(np.arange(rows.shape[1]), place[0, keep - merge :])
@@ -295,7 +296,10 @@ def _examine_cut(
             examination.note(f"{label}: other rows kept; compared the {len(pairs)} that both selected")
             row, left, right = np.array(pairs).T
             other = found.get("visual_rows_out", place)
-            examination.tensor(label, rows[row, place[0, left]], found[name][row, other[0, right]])
+            compare = examination.tensor if value.is_floating_point() else examination.exact
+            here, there = [row, place[0, left]], [row, other[0, right]]
+            axes = [...] if name == "position_ids_out" else []  # [3, B, R] with three of them
+            compare(label, rows[tuple(axes + here)], found[name][tuple(axes + there)])
 
 
 def _common(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> list[tuple[int, int, int]]:

@@ -26,7 +26,7 @@ FIELDS = [
     "left_out",
     "versions",
 ]
-ROW = ["label", "method", "keep", "average", "kinds", "overall", "agreement", "ttft_ms_median"]
+ROW = ["label", "method", "keep", "average", "kinds", "overall", "agreement", "ttft_ms_median", "spared"]
 SHORT = ["--max-new-tokens", 2, "-q"]
 
 

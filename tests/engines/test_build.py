@@ -23,7 +23,7 @@ from edgeprune.engines.build import build_bundle
 from edgeprune.engines.choose import Choice, available_bytes
 from edgeprune.engines.examine import Request, examine
 from edgeprune.engines.monitor import Silent
-from edgeprune.engines.profile import fit_shapes
+from edgeprune.engines.profile import fit_shapes, widen_shapes
 from edgeprune.errors import BackendError, UsageError
 from edgeprune.nvidia.library import open_library
 from edgeprune.recipes import find
@@ -156,7 +156,7 @@ def test_another_range_builds_again_and_says_why(built: Bundle, request_: Reques
     line = next(line for line in told if line.startswith("project "))
     assert line == (
         "project is built again: profile features: shape 1x1x32 1x64x32 4x64x32 before, "
-        "shape 1x1x32 1x20x32 4x48x32 now"
+        "shape 1x1x32 1x20x32 4x64x32 now"
     )
 
 
@@ -208,7 +208,7 @@ def test_a_stopped_rebuild_vouches_for_nothing_of_the_older_build(built: Bundle,
         build_bundle(built, replace(request_, shapes=shapes), CHOICE, available_bytes(), Stopper())
     listed = {plan.graph: plan for plan in read_build(plan_folder(built.root, KEY)).plans}
     assert set(listed) == {"vision", "prune_visiondrop_vision", "project", "assemble", "segment_0_1"}
-    assert listed["project"].inputs[0].most == (4, 48, 32)
+    assert listed["project"].inputs[0].usual == (1, 20, 32)
 
 
 def test_an_unreadable_build_json_costs_a_build_and_not_more(built: Bundle, request_: Request) -> None:
@@ -267,10 +267,10 @@ def test_a_device_too_small_to_run_says_how_much_and_what_fits(bundle: Bundle, j
     tight = replace(jetson, target=small(jetson.target, reserve + need.total - 1))
     with pytest.raises(BackendError, match=r"running takes .* cache of 1 x 512 rows.* would do with") as caught:
         examine(bundle, tight)
-    advice = re.findall(r"(context|batch|text|kept) = (\d+|\[.*?\])", str(caught.value))
-    spans = {name: json.loads(value) for name, value in advice}
-    batch, text, kept = (Range(*spans[name]) for name in ("batch", "text", "kept"))
-    followed = Shapes(batch, text, kept, spans["context"])
+    advice = re.findall(r"--(context|batch|text|kept) ([\d,]+)", str(caught.value))
+    asked = {name: tuple(map(int, value.split(","))) for name, value in advice}
+    assert set(asked) == {"context", "batch", "text", "kept"}
+    followed = widen_shapes(fit_shapes(tight.target.shapes, bundle.manifest), bundle.manifest, asked)
     examine(bundle, replace(tight, shapes=followed))  # what is advised fits
     none = replace(jetson, target=small(jetson.target, reserve + 1000))
     with pytest.raises(BackendError, match="no dtype, context or budget of this model fits"):

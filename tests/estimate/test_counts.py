@@ -50,7 +50,7 @@ class CountingBackend:
     """ONNX Runtime that writes down what every run of a graph does, from the shapes that met in it."""
 
     name = "counting"
-    free_bytes = None
+    free_bytes = chunk = None
 
     def __init__(self) -> None:
         self.runs: list[Counted] = []

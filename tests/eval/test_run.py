@@ -142,7 +142,7 @@ def test_a_picture_of_fewer_tokens_than_the_budget_is_not_pruned() -> None:
     assert (first.spared, second.spared, second.agreement) == (0, 2, 0.5)
     note = "wide 128: not pruned for 2 of the questions, whose pictures have no more than 128 visual tokens"
     assert table([first, second]).splitlines()[3:] == [note]
-    with pytest.raises(BudgetError, match="--keep 192 prunes nothing: the pictures have 128 visual"):
+    with pytest.raises(BudgetError, match="--keep 192 prunes nothing: no picture has more than 128 visual"):
         plan(None, ["192"], {0: Size(100, 2), 1: Size(128, 3)})
     with pytest.raises(BudgetError, match="line 2: narrow cannot keep 50%"):  # half of what the first picture has
         plan(["narrow"], ["50%"], {0: Size(250, 5), 1: Size(128, 3)})

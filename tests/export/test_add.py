@@ -148,10 +148,13 @@ def test_it_verifies_with_both_methods_and_with_none(name: str, request: pytest.
     report = verify_bundle(bundle, checkpoint, OrtBackend(1), ["all", 30])
     assert report.ok, report.table()
     names = {check.name for check in report.checks}
+    others = ("a wide picture", "a high picture", "two pictures")
     assert names == {
         "inputs",
+        *(f"inputs of {other}" for other in others),
         *(graph.name for graph in bundle.manifest.graphs),
         "chain keep=all",
+        *(f"chain keep=all of {other}" for other in others),
         "chain visiondrop keep=30",
         "chain fastv keep=30",
     }

@@ -1,8 +1,8 @@
 """Every method through the exported chain, against its numpy reference run on the whole model.
 
 Kept rows of every stage, logits, caches and positions at prefill and in twenty decode steps, at budgets from the
-smallest to the largest a method reaches, on a decoder with grouped keys and values; with as many keys as heads, and of
-two pictures with text between them, for one budget.
+smallest to the largest a method reaches, on a decoder with grouped keys and values; with as many keys as heads, of two
+pictures with text between them, and with a prompt that is read in pieces, for one budget.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def test_as_many_keys_as_heads(mha: Case, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_text_between_two_pictures(gqa: Case, name: str) -> None:
+    check(gqa, name, TWO, gqa.budgets(name, 2)[1])
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_a_prompt_in_pieces(gqa: Case, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments read 20 rows at a time; cuts see all rows."""
+    monkeypatch.setattr(gqa.vlm.backend, "chunk", 20)
     check(gqa, name, TWO, gqa.budgets(name, 2)[1])
 
 

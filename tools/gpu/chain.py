@@ -36,6 +36,11 @@ class Resident:
         """See ``Backend``."""
         return self._backend.name
 
+    @property
+    def chunk(self) -> int | None:
+        """See ``Backend``."""
+        return self._backend.chunk
+
     def keep(self, value: NDArray[Any]) -> None:
         """Hand an array over now, for all the times that this very object is given."""
         self._there.append((value, self._backend.array(value)))

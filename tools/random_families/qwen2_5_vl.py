@@ -105,7 +105,7 @@ _REAL = Tower(1280, 32, 16, 3420, (7, 15, 23, 31))
 SHAPES = {
     "tiny-qwen2.5-vl": Shape(_TINY, Decoder(32, 4, 2, 1, 64, 288, 2048, "qwen2"), (2, 3, 3)),
     "tiny-qwen2.5-vl-tied": Shape(_TINY, Decoder(32, 4, 2, 1, 64, 288, 2048, "qwen2", True), (2, 3, 3)),
-    "small-qwen2.5-vl": Shape(_SMALL, Decoder(256, 8, 2, 1, 128, 288, 2048, "qwen2"), (16, 24, 24)),
+    "small-qwen2.5-vl": Shape(_SMALL, Decoder(512, 8, 4, 2, 128, 288, 2048, "qwen2"), (16, 24, 24)),
     "qwen2.5-vl-3b": Shape(
         _REAL, Decoder(2048, 36, 16, 2, 11008, 151936, 128000, "qwen2", True), (16, 24, 24), 151643, 16384 * 28**2
     ),

@@ -42,6 +42,13 @@ def test_the_same_answer(case: Case, prompt: str) -> None:
     check(case, shown, ["", *[""] * (len(shown) - 1), QUESTION], Text(encoded.parts, encoded.question))
 
 
+def test_a_prompt_in_pieces(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments read 20 rows at a time."""
+    monkeypatch.setattr(case.vlm.backend, "chunk", 20)
+    encoded = case.vlm.prompt.encode(QUESTION, 1)
+    check(case, pictures(case, "0"), ["", QUESTION], Text(encoded.parts, encoded.question))
+
+
 def test_words_between_pictures(case: Case) -> None:
     """As far as the chat template leaves them there."""
     if case.medium == "video":

@@ -22,8 +22,9 @@ LIBRARIES: tuple[tuple[Flavour, tuple[int, ...]], ...] = (
     ("tensorrt", (11, 4, 0)),
     ("tensorrt-rtx", (1, 7, 1)),
 )
-FUSED = ("llava_next", "llava_onevision", "qwen2_5_vl")
-"""A newline row, rows that are blended, positions of three axes: what `fused` has that LLaVA-1.5 does not."""
+FUSED = {"llava_next": "small-next", "llava_onevision": "small-onevision", "qwen2_5_vl": "small-qwen2.5-vl"}
+"""A newline row, rows that are blended, positions of three axes: what `fused` has that LLaVA-1.5 does not. By shapes
+that TensorRT has fused kernels for: heads of 32 columns or more, and not all of them on one key/value head."""
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -33,14 +34,13 @@ def test_base(make_case: MakeCase, name: str) -> None:
     check_build(bundle)
 
 
-@pytest.mark.parametrize("name", FUSED)
-def test_fused(make_checkpoint: MakeCheckpoint, make_once: MakeOnce, name: str) -> None:
+@pytest.mark.parametrize(("name", "shape"), FUSED.items())
+def test_fused(make_checkpoint: MakeCheckpoint, make_once: MakeOnce, name: str, shape: str) -> None:
     from edgeprune.checkpoint.source import resolve
     from edgeprune.export.bundle import Request, export_bundle
 
-    kind = KINDS[name]
-    source = resolve(str(make_checkpoint(kind.shape)))
-    request = Request(source, ("fastv",), "fp16", "fused", medium=kind.medium)
+    source = resolve(str(make_checkpoint(shape)))
+    request = Request(source, ("fastv",), "fp16", "fused", medium=KINDS[name].medium)
     bundle = open_bundle(make_once(f"bundles/{name}-fused", lambda folder: export_bundle(request, folder)))
     check_lint(bundle, LIBRARIES[1:])
     check_build(bundle)
