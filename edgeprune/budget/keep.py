@@ -14,7 +14,7 @@ def parse_keep(text: str | int, tokens: int) -> int | str | None:
 
     Args:
         text: "64", "11.1%", "paper:128", "all", or a number.
-        tokens: visual tokens the model has without pruning.
+        tokens: visual tokens that there are without pruning: of the prompt, or the most that a picture can have.
 
     Returns:
         The average number of visual tokens over the decoder layers, "paper:<label>" as it stands, or None for all of
@@ -37,5 +37,5 @@ def parse_keep(text: str | int, tokens: int) -> int | str | None:
         return None if percent == 100 else max(1, round(tokens * percent / 100))
     keep = int(word)
     if not 1 <= keep <= tokens:
-        raise BudgetError(f"--keep {text!r} is out of range; the model has {tokens} visual tokens: 1..{tokens}, or all")
+        raise BudgetError(f"--keep {text!r} is out of range; there are {tokens} visual tokens: 1..{tokens}, or all")
     return None if keep == tokens else keep

@@ -17,7 +17,7 @@ from torch import nn
 from edgeprune.bundle.image import ImageProcessing, Tiles
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint import image, prompt
 from edgeprune.checkpoint.internvl import InternVlConfig, read_internvl_config
 from edgeprune.checkpoint.processor import load_tokenizer
@@ -78,7 +78,7 @@ def open_family(source: Source, medium: Medium) -> InternVl:
     return InternVl(read_internvl_config(source.path), Weights(source.path))
 
 
-class InternVl:
+class InternVl(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -90,8 +90,8 @@ class InternVl:
         # The hub's configurations say that embeddings and head are tied (transformers' default) where they are not; a
         # head in the file is the head, as in transformers.
         tied = config.decoder.tied and "lm_head.weight" not in weights
-        self.config, self.weights = config, weights
-        self._language = Language(replace(config.decoder, tied=tied), weights)
+        super().__init__(replace(config.decoder, tied=tied), weights)
+        self.config = config
 
     @property
     def architecture(self) -> str:
@@ -105,11 +105,6 @@ class InternVl:
         side, width = v.side // v.merge, v.hidden * v.merge**2
         layers = self.feature_layer + 1
         return Vision((side, side), width, layers, v.heads, v.intermediate, v.patch_size, merge=v.merge)
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -162,22 +157,6 @@ class InternVl:
     def project(self) -> Part:
         """The projector."""
         return Part(Projector(self.config), self.weights, lambda name: f"projector.{name}")
-
-    def newline(self) -> torch.Tensor | None:
-        """None: InternVL has no row that ends a line."""
-        return None
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()
 
 
 def grids(fewest: int, most: int) -> tuple[tuple[int, int], ...]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint import image, prompt
 from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.source import Source
@@ -38,7 +37,7 @@ def open_family(source: Source, medium: Medium) -> Llava:
     return Llava(read_config(source.path, "llava"), Weights(source.path))
 
 
-class Llava:
+class Llava(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -51,8 +50,8 @@ class Llava:
             raise UnsupportedModel(
                 f"vision_feature_select_strategy {config.feature_select!r} is not supported; supported: 'default'"
             )
-        self.config, self.weights = config, weights
-        self._language = Language(config.decoder, weights)
+        super().__init__(config.decoder, weights)
+        self.config = config
 
     @property
     def architecture(self) -> str:
@@ -64,11 +63,6 @@ class Llava:
         """The encoder's facts for the manifest."""
         v = self.config.vision
         return Vision((v.side, v.side), v.hidden, self.feature_layer + 1, v.heads, v.intermediate, v.patch_size)
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -113,19 +107,3 @@ class Llava:
     def project(self) -> Part:
         """The projector."""
         return Part(Projector(self.config), self.weights, lambda name: f"projector.{name}")
-
-    def newline(self) -> torch.Tensor | None:
-        """None: LLaVA-1.5 has no row that ends a line."""
-        return None
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()

@@ -14,7 +14,7 @@ from torch import nn
 from edgeprune.bundle.image import ImageProcessing, Tiles
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint import image, prompt
 from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.source import Source
@@ -38,7 +38,7 @@ def open_family(source: Source, medium: Medium) -> LlavaNext:
     return LlavaNext(read_config(source.path, "llava_next"), Weights(source.path))
 
 
-class LlavaNext:
+class LlavaNext(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -52,8 +52,8 @@ class LlavaNext:
                 f"vision_feature_select_strategy {config.feature_select!r} is not supported; supported: 'default'"
             )
         weights.expect("image_newline", (config.decoder.hidden,))
-        self.config, self.weights = config, weights
-        self._language = Language(config.decoder, weights)
+        super().__init__(config.decoder, weights)
+        self.config = config
 
     @property
     def architecture(self) -> str:
@@ -65,11 +65,6 @@ class LlavaNext:
         """The encoder's facts for the manifest."""
         v = self.config.vision
         return Vision((v.side, v.side), v.hidden, self.feature_layer + 1, v.heads, v.intermediate, v.patch_size)
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -127,15 +122,3 @@ class LlavaNext:
     def newline(self) -> torch.Tensor | None:
         """The row [D] that ends a line of the mosaic."""
         return self.weights.tensor("image_newline")
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()

@@ -18,7 +18,7 @@ from torch import nn
 from edgeprune.bundle.image import Frames, ImageProcessing, Tiles
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint import image, prompt
 from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.raw import read_json, unsupported
@@ -73,7 +73,7 @@ def _limit(folder: Path) -> int:
     return int(number)
 
 
-class LlavaOnevision:
+class LlavaOnevision(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -89,8 +89,8 @@ class LlavaOnevision:
                 f"vision_feature_select_strategy {config.feature_select!r} is not supported; supported: 'full'"
             )
         weights.expect("image_newline", (config.decoder.hidden,))
-        self.config, self.weights, self.medium, self.limit = config, weights, medium, limit
-        self._language = Language(config.decoder, weights)
+        super().__init__(config.decoder, weights)
+        self.config, self.medium, self.limit = config, medium, limit
 
     @property
     def architecture(self) -> str:
@@ -103,11 +103,6 @@ class LlavaOnevision:
         v = self.config.vision
         grid, layers = (v.side, v.side), self.feature_layer + 1
         return Vision(grid, v.hidden, layers, v.heads, v.intermediate, v.patch_size, class_row="none")
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -159,18 +154,6 @@ class LlavaOnevision:
     def newline(self) -> torch.Tensor | None:
         """The row [D] that ends a line of a mosaic, a picture of one tile, and a video."""
         return self.weights.tensor("image_newline")
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()
 
     def _tiles(self, folder: Path, side: int) -> ImageProcessing:
         settings = image.read_settings(folder, ("LlavaOnevisionImageProcessor",), DEFAULTS)

@@ -15,7 +15,7 @@ from torch import nn
 from edgeprune.bundle.image import ImageProcessing
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint.prompt import prompt_facts
 from edgeprune.checkpoint.qwen2_5_vl import QwenConfig, read_native, read_qwen_config
 from edgeprune.checkpoint.source import Source
@@ -40,7 +40,7 @@ def open_family(source: Source, medium: Medium) -> Qwen:
     return Qwen(read_qwen_config(source.path), Weights(source.path), medium)
 
 
-class Qwen:
+class Qwen(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -50,8 +50,8 @@ class Qwen:
     """
 
     def __init__(self, config: QwenConfig, weights: Weights, medium: Medium) -> None:
-        self.config, self.weights, self.medium = config, weights, medium
-        self._language = Language(config.decoder, weights)
+        super().__init__(config.decoder, weights)
+        self.config, self.medium = config, medium
 
     @property
     def architecture(self) -> str:
@@ -64,11 +64,6 @@ class Qwen:
         v = self.config.vision
         width = v.hidden * v.merge**2
         return Vision(None, width, v.layers, v.heads, v.intermediate, v.patch_size, "none", v.merge)
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -128,22 +123,6 @@ class Qwen:
         """The merger."""
         module = Merger(self.config.vision, self.config.decoder.hidden)
         return Part(module, self.weights, lambda name: f"vision.merger.{name}")
-
-    def newline(self) -> torch.Tensor | None:
-        """None: Qwen2.5-VL has no row that ends a line."""
-        return None
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()
 
     def _patch_embed(self) -> torch.Tensor:
         """The convolution of one patch [Dv, 3, frames, h, w] as the matrix it is: [values, Dv]."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from edgeprune.bundle.image import Frames, ImageProcessing
 from edgeprune.bundle.layout import Layout
 from edgeprune.bundle.prompt import Medium, PromptFacts
-from edgeprune.bundle.sizes import Decoder, Vision
+from edgeprune.bundle.sizes import Vision
 from edgeprune.checkpoint import image, prompt
 from edgeprune.checkpoint.config import LlavaConfig, read_config
 from edgeprune.checkpoint.source import Source
@@ -39,7 +38,7 @@ def open_family(source: Source, medium: Medium) -> VideoLlava:
     return VideoLlava(read_config(source.path, "video_llava"), Weights(source.path), medium)
 
 
-class VideoLlava:
+class VideoLlava(Language):
     """A checkpoint's parts (see ``family.Family``).
 
     Args:
@@ -53,8 +52,8 @@ class VideoLlava:
             raise UnsupportedModel(
                 f"vision_feature_select_strategy {config.feature_select!r} is not supported; supported: 'default'"
             )
-        self.config, self.weights, self.medium = config, weights, medium
-        self._language = Language(config.decoder, weights)
+        super().__init__(config.decoder, weights)
+        self.config, self.medium = config, medium
 
     @property
     def architecture(self) -> str:
@@ -67,11 +66,6 @@ class VideoLlava:
         v = self.config.vision
         sizes = (v.hidden, self.feature_layer + 1, v.heads, v.intermediate, v.patch_size)
         return Vision((v.side, v.side), *sizes, "inside" if self.medium == "video" else "apart")
-
-    @property
-    def decoder_facts(self) -> Decoder:
-        """The decoder's facts for the manifest."""
-        return self._language.decoder_facts
 
     @property
     def feature_layer(self) -> int:
@@ -138,19 +132,3 @@ class VideoLlava:
     def project(self) -> Part:
         """The projector."""
         return Part(Projector(self.config), self.weights, lambda name: f"projector.{name}")
-
-    def newline(self) -> torch.Tensor | None:
-        """None: Video-LLaVA has no row that ends a line."""
-        return None
-
-    def segment(self, first: int, last: int, fused: bool, shows_query: bool = False) -> Part:
-        """Decoder layers first..last-1, with norm and head where they end the decoder."""
-        return self._language.segment(first, last, fused, shows_query)
-
-    def cut(self, make: Callable[..., nn.Module], layer: int, fused: bool) -> Part:
-        """A method's cut before ``layer``, whose norm and projections it borrows."""
-        return self._language.cut(make, layer, fused)
-
-    def embedding(self) -> torch.Tensor:
-        """The token embedding table [vocab, D]."""
-        return self._language.embedding()

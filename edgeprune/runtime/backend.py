@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     @property
     def chunk(self) -> int | None:
-        """Rows of a prompt that a segment runs on at once, at most; None for all of them."""
+        """Rows of a prompt that a segment runs on at once, about; None for all of them."""
 
     def session(self, graph: Graph, path: Path) -> Session:
         """Load a graph.

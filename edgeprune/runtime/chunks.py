@@ -26,14 +26,14 @@ def run_chunks(
     backend: Backend,
     run: Callable[[dict[str, Array]], dict[str, Array]],
 ) -> dict[str, Array]:
-    """Run a segment on a prompt's rows and fill its cache, all at once where the backend has no limit.
+    """Run a segment on a prompt's rows and fill its cache, all at once where the backend does not say how many.
 
     Args:
         segment: the graph.
         arrays: its inputs by name, those of the cache aside.
         cache: of the segment, empty.
         rows: of the prompt.
-        backend: what runs it, and how many rows at once.
+        backend: what runs it, and about how many rows at once.
         run: runs the graph on all of its inputs.
 
     Returns:
@@ -59,8 +59,8 @@ def run_chunks(
     return {**outputs, **joined}
 
 
-def _pieces(rows: int, most: int) -> Iterator[range]:
-    """Pieces of about one size, none of more than ``most`` rows."""
-    count = -(-rows // most)
+def _pieces(rows: int, chunk: int) -> Iterator[range]:
+    """Pieces of about one size, which is ``chunk`` or somewhat more: every piece reads the weights once more."""
+    count = max(1, rows // chunk)
     for index in range(count):
         yield range(rows * index // count, rows * (index + 1) // count)

@@ -69,7 +69,10 @@ LARGE = 8 << 20
 _BYTES = {"fp32": 4, "fp16": 2, "int64": 8}
 
 CHUNK = 256
-"""Rows of a prompt that the CPU runs a segment on at once: it writes attention scores out, a row by all before it."""
+"""Rows of a prompt, less than twice that many, that the CPU runs a segment on at once: it writes attention scores out.
+
+With 1.1 billion parameters in fp32 on two cores, 2,928 rows took 63 s at once, 44 by 512, 40 to 44 by 256, 51 by 128.
+"""
 
 
 class OrtBackend:

@@ -74,7 +74,7 @@ class TrtBackend:
 
     @property
     def chunk(self) -> None:
-        """No limit: plans were made for a whole prompt, and a GPU has kernels that write no scores out."""
+        """All of them: plans are made for a whole prompt, and TensorRT has attention that writes no scores out."""
 
     def session(self, graph: Graph, path: Path) -> Session:
         """Load the plan of a graph; the graph's own file at ``path`` is not read.

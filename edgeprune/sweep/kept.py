@@ -12,16 +12,16 @@ from PIL import Image
 from edgeprune.errors import EdgePruneError
 from edgeprune.runtime.overlay import OverlayStage, draw_panel
 from edgeprune.runtime.preprocess import load_image
+from edgeprune.runtime.request import Pictures
 from edgeprune.runtime.sheet import make_sheet
 from edgeprune.runtime.vlm import VLM
 from edgeprune.sweep.axes import Cell
 from edgeprune.sweep.plan import MAX_NEW_TOKENS, Asked
 from edgeprune.sweep.report import Kept, Panel
 
-DRAWN = "fixed"
-"""Kind of pictures whose kept tokens are drawn: a grid of patches over the whole."""
 _PICTURES = 2
 _SIDE = 480  # px of a panel's longer edge: 20 for a patch of a 24 x 24 grid
+_SIDE_OF_MANY = 960  # of one with tiles side by side, or with a grid of its own
 _QUALITY = 80
 _QUESTION = "What is in this picture?"  # of a picture that comes without one
 
@@ -32,22 +32,22 @@ def draw_kept(
     """What the cells of one budget keep of the first two pictures of the questions, else of the picture of the timing.
 
     The budget is the recommended one; without one that prunes, the smallest that most methods reach. Nothing is drawn
-    without a picture, nor where pictures are not of the kind ``DRAWN``, and a cell that fails on one is left out: its
-    failure is told where its answers are counted.
+    without a picture, and a cell that fails on one is left out: its failure is told where its answers are counted.
 
     Args:
-        vlm: an opened bundle.
+        vlm: an opened bundle for pictures.
         cells: those that can run.
         recommended: name of a cell.
         image: picture of the timing.
         asked: questions with their pictures.
     """
     chosen = common_budget(cells, recommended)
-    if not chosen or vlm.manifest.image.kind != DRAWN:
+    if not chosen:
         return ()
     found = []
     for question, picture in _pictures(image, asked):
-        panels = [Panel("picture", (vlm.manifest.vision.tokens,), "", _jpeg(_panel(vlm, picture, None)))]
+        tokens = Pictures([[picture]], vlm.manifest).tokens
+        panels = [Panel("picture", (tokens,), "", _panel(vlm, picture, None))]
         for cell in chosen:
             try:
                 panels.append(_answer(vlm, cell, question, picture))
@@ -89,15 +89,14 @@ def _answer(vlm: VLM, cell: Cell, question: str, picture: Image.Image) -> Panel:
     answer = vlm.generate(question, [picture], cell.keep, cell.method, max_new_tokens=MAX_NEW_TOKENS)
     last = answer.stages[-1]
     panel = _panel(vlm, picture, OverlayStage(cell.name, last.kept, last.merged))
-    return Panel(cell.name, tuple(stage.visual_tokens_out for stage in answer.stages), answer.text, _jpeg(panel))
+    return Panel(cell.name, tuple(stage.visual_tokens_out for stage in answer.stages), answer.text, panel)
 
 
-def _panel(vlm: VLM, picture: Image.Image, stage: OverlayStage | None) -> Image.Image:
-    return draw_panel(make_sheet([picture], vlm.manifest.image, vlm.manifest.vision), stage)
-
-
-def _jpeg(panel: Image.Image) -> bytes:
-    panel.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+def _panel(vlm: VLM, picture: Image.Image, stage: OverlayStage | None) -> bytes:
+    image = vlm.manifest.image
+    panel = draw_panel(make_sheet([picture], image, vlm.manifest.vision), stage)
+    side = _SIDE if image.kind == "fixed" else _SIDE_OF_MANY
+    panel.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = BytesIO()
     panel.save(stream, "JPEG", quality=_QUALITY, optimize=True)
     return stream.getvalue()

@@ -34,7 +34,7 @@ from edgeprune.runtime.pixels import prepare
 from edgeprune.runtime.vlm import VLM, open_vlm
 from edgeprune.sweep.axes import Cell, make_cells
 from edgeprune.sweep.journal import Journal, open_journal
-from edgeprune.sweep.kept import DRAWN, draw_kept
+from edgeprune.sweep.kept import draw_kept
 from edgeprune.sweep.pareto import advise, front
 from edgeprune.sweep.plan import MAX_NEW_TOKENS, Asked, Plan, check_pictures, identity
 from edgeprune.sweep.progress import SweepBar
@@ -125,11 +125,10 @@ class _Sweep:
             accuracies = self._ask(bar) if asked is not None else {}
             points = [row.point for row in self._rows(variants, accuracies, memory) if row.point]
             advice = advise(points)
-            if self.plan.draw and vlm.manifest.image.kind != DRAWN:
-                notes.append(
-                    f"kept tokens are drawn on pictures of kind {DRAWN!r}; these are {vlm.manifest.image.kind!r}"
-                )
-            kept = draw_kept(vlm, self._timed(), advice.recommended, self.plan.image, asked) if self.plan.draw else ()
+            draw = self.plan.draw and vlm.manifest.prompt.medium == "image"
+            if draw != self.plan.draw:
+                notes.append("kept tokens are drawn on pictures; this bundle is for video")
+            kept = draw_kept(vlm, self._timed(), advice.recommended, self.plan.image, asked) if draw else ()
             close()
             if self.plan.settings.memory:
                 memory = self._weigh(bar)

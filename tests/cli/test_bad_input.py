@@ -217,8 +217,8 @@ def test_questions(edgeprune: Command, bundle_tiny: Path, photo: Path, question:
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        ("0", "out of range; the model has 64 visual tokens"),
-        ("600", "out of range; the model has 64 visual tokens"),
+        ("0", "out of range; there are 64 visual tokens"),
+        ("600", "out of range; there are 64 visual tokens"),
         ("7", "it reaches 13..42 of 64, or all"),
         ("50", "it reaches 13..42 of 64, or all"),
         ("abc", "expected a number of tokens (64), a percentage (11.1%), a paper's label (paper:128) or all"),

@@ -119,7 +119,7 @@ def test_calibrate_then_here(edgeprune: Command) -> None:
         (("llava-1.5-7b", "--method", "visiondrp"), 2, "did you mean 'visiondrop'?"),
         (("llava-1.5-7b", "--method", "fastv,fastv"), 2, "--method fastv,fastv names a method twice"),
         ((*ASKED[:4], "5", *ASKED[5:]), 2, "visiondrop cannot keep 5 visual tokens on average; it reaches 13..384"),
-        ((*ASKED[:4], "600", *ASKED[5:]), 2, "the model has 576 visual tokens: 1..576, or all"),
+        ((*ASKED[:4], "600", *ASKED[5:]), 2, "there are 576 visual tokens: 1..576, or all"),
         ((*ASKED[:4], "many", *ASKED[5:]), 2, "--keep 'many' is no budget"),
         ((*ASKED, "--new-tokens", "5000"), 2, "llava-1.5-7b has positions for 4,096"),
         ((*ASKED, "--threads", "2"), 2, "--threads 2 has no effect without --calibrate or --target here"),

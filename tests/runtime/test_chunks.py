@@ -16,7 +16,7 @@ SEGMENTS = 4
 
 
 @pytest.mark.parametrize(
-    ("chunk", "sizes"), [(None, [71]), (71, [71]), (70, [35, 36]), (24, [23, 24, 24]), (1, [1] * 71), (CHUNK, [71])]
+    ("chunk", "sizes"), [(None, [71]), (36, [71]), (35, [35, 36]), (23, [23, 24, 24]), (1, [1] * 71), (CHUNK, [71])]
 )
 def test_pieces_of_about_one_size(
     bundle_tiny: Path, monkeypatch: pytest.MonkeyPatch, chunk: int | None, sizes: list[int]
