@@ -213,10 +213,10 @@ def _time(
         machine, note = rates.machine()
         notes.append(note)
     notes += device_notes(state, samples)
-    unpruned = Counts.of(facts, size, None, None, settings.new_tokens)
+    unpruned = Counts.of(facts, size, None, None, settings.new_tokens, vlm.backend.chunk)
     variants = []
     for chain, sample in zip(chains, samples, strict=False):
-        counts = Counts.of(facts, size, chain.method, chain.schedule, settings.new_tokens)
+        counts = Counts.of(facts, size, chain.method, chain.schedule, settings.new_tokens, vlm.backend.chunk)
         variants.append(make_variant(sample, "chain", facts.dtype, counts, host if backend == CPU else None, machine))
     for dtype, sample in zip(dtypes, samples[len(chains) :], strict=False):
         variants.append(make_variant(sample, "eager", dtype, unpruned, host))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.bench.host import Host
 from edgeprune.bench.measure import Samples
@@ -64,10 +64,12 @@ class Counts:
         method: MethodEntry | None,
         schedule: Schedule | None,
         new_tokens: int,
+        chunk: int | None = None,
     ) -> Counts:
-        """Count a budget; no method is all tokens."""
+        """Count a budget; no method is all tokens. ``chunk`` is the backend's."""
         name = method.name if method else None
         request = Request.of(manifest, prompt.before, prompt.after, name, schedule, prompt.visual, prompt.runs)
+        request = replace(request, chunk=chunk)
         graphs = prompt_costs(request)
         cuts = [cut for cut in method.cuts if cut.at == "vision"] if method else []
         early = {name for cut in cuts for name in (cut.graph, cut.kernel)}

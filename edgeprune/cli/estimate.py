@@ -107,7 +107,7 @@ def command(
     if calibrate:
         _calibrate(backend, threads, held.name, quiet, as_json=None)
     one = here or target is not None
-    grid = _grid(found, held, text_tokens, method, keep, one)
+    grid = _grid(found, held, text_tokens, method, keep, one, _chunk() if here and provider != "cuda" else None)
     left_out = [*grid.left_out]
     machines = _machines(held, left_out) if not one else [_machine(None if here else target, backend, threads, held)]
     rows = [_row(request, machine, new_tokens, context) for machine in machines for request in grid.requests]
@@ -142,7 +142,16 @@ def _typed(name: str) -> object:
     return context.params[name] if context.get_parameter_source(name) is ParameterSource.COMMANDLINE else None
 
 
-def _grid(found: Found, held: Precision, text: int, method: str | None, keep: str | None, one: bool) -> Grid:
+def _chunk() -> int:
+    """Rows of a prompt that the CPU runs at once, about."""
+    from edgeprune.runtime.ort import CHUNK
+
+    return CHUNK
+
+
+def _grid(
+    found: Found, held: Precision, text: int, method: str | None, keep: str | None, one: bool, chunk: int | None
+) -> Grid:
     """What is asked of every machine; of ``one`` more budgets than of many."""
     from edgeprune.estimate.grid import make_grid, obstacle
 
@@ -153,7 +162,7 @@ def _grid(found: Found, held: Precision, text: int, method: str | None, keep: st
         left_out = [f"{name}: {reason}" for name, reason in reasons.items() if reason is not None]
     usual = (BUDGETS if one else BUDGET) if methods else ("all",)
     keeps = [word.strip() for word in keep.split(",")] if keep is not None else usual
-    grid = make_grid(found, held, text, methods, keeps)
+    grid = make_grid(found, held, text, methods, keeps, chunk)
     return replace(grid, left_out=(*left_out, *grid.left_out))
 
 

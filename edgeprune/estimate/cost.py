@@ -2,7 +2,8 @@
 
 1. A multiply-accumulate is two FLOPs. Matrix products and convolutions count; norms, softmax, activations, rotations,
    comparisons and sorts do not (below 1% of the sizes this is for).
-2. Attention is the full rectangle of rows by keys, as the graphs compute it before they mask, not the causal half.
+2. Attention is the full rectangle of rows by keys, as the graphs compute it before they mask, not the causal half; of a
+   prompt that is read in pieces, those of all pieces, each of which reads the weights.
 3. Of the decoder's last layer only keys and values run on all rows; query, attention, output and feed-forward run on
    the last row alone, and so does the head.
 4. ``weights`` are a graph's constants, read once, tables too of which a run reads a few rows (rotary angles, a text

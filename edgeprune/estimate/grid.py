@@ -35,7 +35,9 @@ class Grid:
     left_out: tuple[str, ...]
 
 
-def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], keeps: Sequence[str]) -> Grid:
+def make_grid(
+    found: Found, held: Precision, text: int, methods: Sequence[str], keeps: Sequence[str], chunk: int | None = None
+) -> Grid:
     """Every method at every budget.
 
     Args:
@@ -44,6 +46,7 @@ def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], 
         text: tokens of the prompt beside the picture.
         methods: by name; may be empty, where every budget is "all".
         keeps: as ``--keep`` has them, one at least.
+        chunk: rows of the prompt that a segment runs on at once, about; None for all of them.
 
     Raises:
         UsageError: an unknown method, one that a bundle lacks or the model cannot carry, or a budget without a method.
@@ -55,7 +58,7 @@ def make_grid(found: Found, held: Precision, text: int, methods: Sequence[str], 
         budget = next(word for word, keep in zip(keeps, parsed, strict=True) if keep is not None)
         such = found.manifest.methods[0].name if found.manifest and found.manifest.methods else USUAL
         raise UsageError(f"--keep {budget} needs a method, such as --method {such}; edgeprune list methods")
-    whole = _request(found, held, text, methods or (USUAL,))
+    whole = replace(_request(found, held, text, methods or (USUAL,)), chunk=chunk)
     requests, failed = [whole] if None in parsed else [], []
     for method in methods:
         site = site_of_method(found, method)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from edgeprune import catalog
 from edgeprune.budget.schedule import Schedule, Stage
+from edgeprune.bundle.chunks import chunks
 from edgeprune.bundle.manifest import Manifest
 from edgeprune.catalog import Probe
 from edgeprune.catalog.card import parse_probe
@@ -37,6 +38,7 @@ class Request:
         probes: outputs of the encoder's scoring head; None means the method's own.
         queries: those of ``edges`` in front of which a segment shows its queries; None means where the method reads
             them.
+        chunk: rows of the prompt that a segment runs on at once, about; None for all of them.
 
     Raises:
         UsageError: a count below 0, a method without a schedule, a schedule of another model or method, or edges that
@@ -52,6 +54,7 @@ class Request:
     edges: tuple[int, ...] = ()
     probes: tuple[Probe, ...] | None = None
     queries: tuple[int, ...] | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.before, self.after) < 0:
@@ -214,8 +217,9 @@ class _Prompt:
             if layers[0] in self.stages:
                 self.prune(layers[0], f"prune_{r.method}_{layers[0]}", "prune")
             rows, shows = r.text + self.visual, r.shows_query(layers[1])
-            cost = segment_cost(self.shape.decoder, self.held, layers, rows, 0, shows)
-            self.add(_segment_name(layers), "prefill", cost)
+            pieces = chunks(rows, r.chunk)
+            each = (segment_cost(shape.decoder, self.held, layers, len(own), own.start, shows) for own in pieces)
+            self.add(_segment_name(layers), "prefill", sum(each, Cost()))
         return self.found
 
     def prepare(self, late: bool) -> None:

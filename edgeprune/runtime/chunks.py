@@ -6,10 +6,11 @@ attention scores are then rows of one piece by rows so far: less memory, and tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from edgeprune.bundle.chunks import chunks
 from edgeprune.bundle.manifest import Graph
 from edgeprune.runtime.backend import Array, Backend
 from edgeprune.runtime.cache import SegmentCache
@@ -39,7 +40,7 @@ def run_chunks(
     Returns:
         The outputs of the whole prompt; those without an axis of rows are the last piece's.
     """
-    pieces = list(_pieces(rows, backend.chunk or rows))
+    pieces = chunks(rows, backend.chunk)
     if len(pieces) == 1:
         outputs = run({**arrays, **cache.arrays})
         cache.grow(outputs, rows)
@@ -57,10 +58,3 @@ def run_chunks(
             parts.append(backend.numpy(outputs[name]))
     joined = {name: backend.array(np.concatenate(parts, axes[name])) for name, parts in found.items()}
     return {**outputs, **joined}
-
-
-def _pieces(rows: int, chunk: int) -> Iterator[range]:
-    """Pieces of about one size, which is ``chunk`` or somewhat more: every piece reads the weights once more."""
-    count = max(1, rows // chunk)
-    for index in range(count):
-        yield range(rows * index // count, rows * (index + 1) // count)

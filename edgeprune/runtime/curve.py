@@ -37,6 +37,7 @@ class Curve:
         method: that prunes.
         machine: what is estimated for; only its proportions matter to ``Auto``.
         tokens, runs: visual tokens and encoder runs of a prompt.
+        chunk: rows of it that a segment runs on at once, about; None for all of them.
 
     Attributes:
         low, high: the method's reach.
@@ -45,9 +46,11 @@ class Curve:
         BudgetError: the method reaches no budget in this bundle.
     """
 
-    def __init__(self, manifest: Manifest, method: MethodEntry, machine: Machine, tokens: int, runs: int) -> None:
+    def __init__(
+        self, manifest: Manifest, method: MethodEntry, machine: Machine, tokens: int, runs: int, chunk: int | None
+    ) -> None:
         self._manifest, self._method, self._machine = manifest, method, machine
-        self._tokens, self._runs = tokens, runs
+        self._tokens, self._runs, self._chunk = tokens, runs, chunk
         self._site = site_of(manifest, method, tokens, runs)
         self.low, self.high = reach(method.name, self._site)
         steps = (self.low + round(step * (self.high - self.low) / (ANCHORS - 1)) for step in range(ANCHORS))
@@ -68,7 +71,8 @@ class Curve:
         """The same, counted."""
         method = None if keep is None else self._method.name
         request = Request.of(self._manifest, asked.before, asked.after, method, self.schedule(keep))
-        costs = [_of_batch(cost, asked.pictures) for cost in prompt_costs(request)]
+        own = replace(request, chunk=self._chunk)
+        costs = [_of_batch(cost, asked.pictures) for cost in prompt_costs(own)]
         return time_stages(costs, self._machine)[TTFT].seconds
 
     def _between(self, keep: Keep, asked: Asked) -> float:

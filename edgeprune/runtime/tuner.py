@@ -43,6 +43,7 @@ class Tuner:
         backend: its name.
         threads: per operator, 0 where they are not chosen.
         tokens, runs: visual tokens and encoder runs of a prompt; None for those of the largest picture.
+        chunk: rows of a prompt that the backend runs at once, about; None for all of them.
 
     Attributes:
         warm: whether a request ran in this process.
@@ -59,12 +60,13 @@ class Tuner:
         threads: int,
         tokens: int | None = None,
         runs: int | None = None,
+        chunk: int | None = None,
     ) -> None:
         self._method = method
         facts = bundle.manifest
         tokens = facts.most_tokens if tokens is None else tokens
         runs = facts.image.most_runs if runs is None else runs
-        self._curve = Curve(facts, method, this_machine(backend, threads, facts.dtype), tokens, runs)
+        self._curve = Curve(facts, method, this_machine(backend, threads, facts.dtype), tokens, runs, chunk)
         sha256 = hashlib.sha256((bundle.root / NAME).read_bytes()).hexdigest()
         self._place = Place(sha256, method.name, backend, threads, device_of(backend), tokens, runs)
         low, high = self._curve.low, self._curve.high

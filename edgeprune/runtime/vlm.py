@@ -281,7 +281,7 @@ class VLM:
         key = entry.name, pictures.tokens, pictures.pixels.runs
         if key not in self._tuners:
             threads = self.backend.threads if isinstance(self.backend, OrtBackend) else 0
-            self._tuners[key] = Tuner(self.bundle, entry, self.backend.name, threads, *key[1:])
+            self._tuners[key] = Tuner(self.bundle, entry, self.backend.name, threads, *key[1:], self.backend.chunk)
         return self._tuners[key]
 
     def _check(self, words: Words, pictures: Pictures, entry: MethodEntry | None, schedule: Schedule | None) -> None:

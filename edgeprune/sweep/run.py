@@ -230,7 +230,8 @@ class _Sweep:
 
     def _variant(self, cell: Cell, host: Host, machine: Machine | None) -> Variant:
         facts = self.vlm.manifest
-        counts = Counts.of(facts, self.size, cell.entry, cell.schedule, self.task.new_tokens)
+        chunk = self.vlm.backend.chunk
+        counts = Counts.of(facts, self.size, cell.entry, cell.schedule, self.task.new_tokens, chunk)
         return make_variant(Samples(cell.name, self._samples(cell)), "chain", facts.dtype, counts, host, machine)
 
     def _samples(self, cell: Cell) -> list[Sample]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class CountingBackend:
     """ONNX Runtime that writes down what every run of a graph does, from the shapes that met in it."""
 
     name = "counting"
-    free_bytes = chunk = None
+    free_bytes = None
+    chunk: int | None = None
 
     def __init__(self) -> None:
         self.runs: list[Counted] = []
@@ -143,7 +145,8 @@ class Counter:
 
     def request(self, method: str | None, schedule: Schedule | None) -> Request:
         """The same, by formula."""
-        return Request.of(self.manifest, BEFORE, AFTER, method, schedule, self.tokens, self.runs)
+        request = Request.of(self.manifest, BEFORE, AFTER, method, schedule, self.tokens, self.runs)
+        return replace(request, chunk=self.backend.chunk)
 
     def schedules(self, method: MethodEntry) -> list[Schedule]:
         """The smallest budget, one in the middle, and the largest."""
@@ -225,6 +228,27 @@ def test_every_graph_of_every_method_is_counted(counter: Counter) -> None:
             compare(prompt, prompt_costs(request))
             compare(step, step_costs(request))
             assert {*method.graphs} <= {run.graph for run in prompt}
+
+
+def test_a_prompt_in_pieces_is_counted(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a segment the pieces together; every other graph runs once."""
+    monkeypatch.setattr(counter.backend, "chunk", 30)
+    for method in (None, counter.manifest.methods[0]):
+        schedule = counter.schedules(method)[1] if method else None
+        prompt, step = counter.prompt_and_step(method, schedule)
+        request = counter.request(method.name if method else None, schedule)
+        joined = list(join(prompt))
+        assert len(joined) < len(prompt)
+        compare(joined, prompt_costs(request))
+        compare(step, step_costs(request))
+
+
+def join(runs: list[Counted]) -> Iterator[Counted]:
+    """Runs of one graph behind each other as one."""
+    for graph, own in itertools.groupby(runs, lambda run: run.graph):
+        each = list(own)
+        macs, weights, traffic = (sum(getattr(run, name) for run in each) for name in ("macs", "weights", "traffic"))
+        yield Counted(graph, macs, weights, traffic)
 
 
 def test_no_method_is_left_out(make_bundle_all: MakeAll, make_once: MakeOnce, make_checkpoint: MakeCheckpoint) -> None:

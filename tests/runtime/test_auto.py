@@ -276,7 +276,7 @@ def bundle(bundle_tiny: Path) -> Bundle:
 
 def test_the_forecast_is_what_counting_gives(bundle: Bundle) -> None:
     entry = bundle.manifest.methods[0]
-    forecast = Curve(bundle.manifest, entry, this_machine("onnxruntime-cpu", 1, "fp32"), 64, 1)
+    forecast = Curve(bundle.manifest, entry, this_machine("onnxruntime-cpu", 1, "fp32"), 64, 1, None)
     for asked in (Asked(9, 0, 1), Asked(9, 64, 3), Asked(30, 100, 1)):
         times = [forecast.seconds(keep, asked) for keep in (*range(forecast.low, forecast.high + 1), None)]
         assert times[:-1] == sorted(times[:-1])
@@ -289,7 +289,7 @@ class Runs:
 
     def __init__(self, bundle: Bundle, slower: Callable[[int], float] = lambda turn: 1.0, scale: float = 1.0) -> None:
         machine = this_machine("onnxruntime-cpu", 1, "fp32")
-        self.forecast = Curve(bundle.manifest, bundle.manifest.methods[0], machine, 64, 1)
+        self.forecast = Curve(bundle.manifest, bundle.manifest.methods[0], machine, 64, 1, None)
         self.slower, self.scale = slower, scale
         self.kept: list[Keep] = []
 

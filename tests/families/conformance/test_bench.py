@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from io import BytesIO
+from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeprune.bench.picture import look
 from edgeprune.bench.run import Settings, run_bench
 from edgeprune.bench.table import render_runs, render_text
-from tests.families.conformance.case import MakeCase
+from edgeprune.sweep.axes import Axes, make_cells
+from edgeprune.sweep.kept import draw_kept
+from tests.families.conformance.case import KINDS, MakeCase, noise
 
 SETTINGS = Settings(
     threads=1,
@@ -48,3 +56,19 @@ def test_tiles_and_frames(make_case: MakeCase, name: str) -> None:
     for text in (render_text(report), render_runs(report)):
         assert what in text
         assert "The encoder's share of TTFT, and keys and values of the prompt" in text
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_5_vl"])
+def test_a_sweep_draws_what_is_kept_of_them(make_case: MakeCase, name: str, tmp_path: Path) -> None:
+    vlm, photo = make_case(name).vlm, noise(KINDS[name].sizes[0], 0)
+    photo.save(tmp_path / "photo.png")
+    visual = look(tmp_path / "photo.png", vlm.manifest)
+    cells = make_cells(vlm, Axes(("visionzip",), ("30%",)), visual)
+    (kept,) = draw_kept(vlm, cells, None, tmp_path / "photo.png", None)
+    every, pruned = kept.panels
+    assert every.tokens == (visual.tokens,)
+    assert pruned.tokens[-1] == pytest.approx(0.3 * visual.tokens, abs=visual.runs)
+    seen, drawn = (np.asarray(Image.open(BytesIO(panel.jpeg)).convert("L"), int) for panel in (every, pruned))
+    assert seen.shape == drawn.shape and max(seen.shape) <= 960
+    dark = (drawn < seen - 40).mean()
+    assert 0.4 < dark < 0.9  # what was dropped
