@@ -117,11 +117,11 @@ def _merge(candidates: int, merged: int, key: int, width: int) -> int:
     return candidates * merged * key + merged * candidates * width
 
 
-def _next_layer(station: Station) -> int:
-    """Parameters of ``attention.NextLayer``: a norm, projections of queries and keys, rotary tables."""
+def _next_layer(station: Station, rotates: bool = True) -> int:
+    """Parameters of ``attention.NextLayer``: a norm, projections of queries and keys, rotary tables if it rotates."""
     d = station.shape.decoder
     projections = d.hidden * (decoder.q_width(d) + decoder.kv_width(d))
-    return d.hidden + projections + decoder.rotary_parameters(d)
+    return d.hidden + projections + (decoder.rotary_parameters(d) if rotates else 0)
 
 
 def _class_row(s: Station) -> Cost:
@@ -133,12 +133,12 @@ def _class_row(s: Station) -> Cost:
     return s.cost(macs, reads, "features_out kept", tables=_selected(s, rows))
 
 
-def _last_row_by_next_layer(s: Station) -> Cost:
+def _last_row_by_next_layer(s: Station, rotates: bool = True) -> Cost:
     """Keys of all rows and the query of the last one, by the layer after the cut."""
     d = s.shape.decoder
     macs = s.rows * d.hidden * decoder.kv_width(d) + d.hidden * decoder.q_width(d) + s.scores(1, s.rows)
     counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
-    return s.cost(macs + counting, _PROMPT, _CUT, parameters=_next_layer(s), tables=tables)
+    return s.cost(macs + counting, _PROMPT, _CUT, parameters=_next_layer(s, rotates), tables=tables)
 
 
 def _picked(s: Station) -> Cost:
@@ -314,10 +314,17 @@ def _vispruner_rounds(tokens: int) -> int:
 
 def _vscan(s: Station) -> Cost:
     n, hidden = s.shape.cells, s.shape.decoder.hidden
-    reads = "visual cls_attention local_attention scalar"
-    macs = 2 * n * s.keep * hidden + _counting(n)
+    reads, merge = "visual cls_attention local_attention scalar", 2 * n * s.keep * hidden
+    if s.shape.vision.grid is None:  # windows are made of what the graph is told of pictures; both scans count ties
+        counts = 2 * _BEST + _CHOSEN_FIRST
+        reads += " positions pictures picture_rows"
+        return s.cost(merge + counts * _counting(n), reads, "visual_out kept", tables=counts * _TRIANGLE)
     tables = _compared(n) + _compared(n, times=2) + _ordered(n)  # the same window; the earlier of two, by either scan
-    return s.cost(macs, reads, "visual_out kept", tables=tables)
+    return s.cost(merge + _counting(n), reads, "visual_out kept", tables=tables)
+
+
+def _vscan_cut(s: Station) -> Cost:
+    return _last_row_by_next_layer(s, rotates=s.shape.decoder.axes == 1)
 
 
 _GRAPHS = {
@@ -337,5 +344,5 @@ _GRAPHS = {
     "visiondrop": Graphs(vision=_class_row, cut=_visiondrop),
     "visionzip": Graphs(vision=_class_row),
     "vispruner": Graphs(vision=_vispruner),
-    "vscan": Graphs(projected=_vscan, cut=_last_row_by_next_layer),
+    "vscan": Graphs(projected=_vscan, cut=_vscan_cut),
 }

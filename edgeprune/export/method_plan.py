@@ -121,7 +121,7 @@ class MethodPlanner:
                 )
             )
         if method.vision is not None:
-            there = {"features": self._real("features", "C", self._rows, width), **self._probes()}
+            there = {"features": self._real("features", "C", self._rows, width), **self._probes(), **self._tables()}
             graphs += self._stage("vision", there, self._real("features_out", "C", "K", width))
         return graphs
 
@@ -139,6 +139,7 @@ class MethodPlanner:
             there[self._prepared().name] = self._prepared()
         if method.projected is not None:
             there |= {"features": self._real("features", "C", self._rows, self.facts.width), **self._probes()}
+            there |= self._tables()
             graphs += self._stage("projected", there, self._real("visual_out", "C", "K", width))
         return graphs
 
@@ -211,6 +212,10 @@ class MethodPlanner:
 
     def _probes(self) -> Tensors:
         return {name: probe_tensor(self.model, probe, self.dtype) for name, probe in self.probes.items()}
+
+    def _tables(self) -> Tensors:
+        """What the vision graph is told beside the pixels: where visual tokens stand, in pictures of native size."""
+        return {tensor.name: tensor for tensor in pixel_tensors(self.model, self.dtype) if tensor.dtype == "int64"}
 
     def _prompt(self) -> Tensors:
         """The assembled prompt."""

@@ -17,7 +17,7 @@ NO = {
     "llava-1.5-7b": set(),
     "llava-v1.6-mistral-7b": set(),
     "llava-onevision-qwen2-0.5b": {"cdpruner", "flowcut"},
-    "qwen2.5-vl-3b": {"cdpruner", "flowcut", "sts", "sts-greedy", "vispruner", "vscan"},
+    "qwen2.5-vl-3b": {"cdpruner", "flowcut", "sts", "sts-greedy", "vispruner"},
     "video-llava-7b": {"cdpruner"},
 }
 

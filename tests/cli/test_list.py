@@ -93,8 +93,10 @@ def test_methods_for_a_model(edgeprune: Command) -> None:
     facts = json.loads(edgeprune("list", "methods", "--for", "llava-1.5-7b", "--json").out)
     assert facts["model"] == "llava-1.5-7b"
     assert {entry["carried"] for entry in facts["methods"]} == {"yes"}
-    one = json.loads(edgeprune("list", "methods", "vscan", "--for", "qwen2.5-vl-3b", "--json").out)["methods"]
-    assert [(entry["method"], entry["carried"], entry["reach"]) for entry in one] == [("vscan", "no", None)]
+    one = json.loads(edgeprune("list", "methods", "vispruner", "--for", "qwen2.5-vl-3b", "--json").out)["methods"]
+    assert [(entry["method"], entry["carried"], entry["reach"]) for entry in one] == [("vispruner", "no", None)]
+    (one,) = json.loads(edgeprune("list", "methods", "vscan", "--for", "qwen2.5-vl-7b", "--json").out)["methods"]
+    assert one["carried"] == "generalised" and one["why"].startswith("published for Qwen2.5-VL: 4 x 4 windows")
     assert "no effect without methods" in edgeprune("list", "models", "--for", "llava-1.5-7b").line
 
 

@@ -73,7 +73,7 @@ def test_runs_of_a_prompt_settle_on_their_largest(runs: int) -> None:
     np.testing.assert_array_equal(most_of_prompt(torch.tensor(value), torch.tensor(runs)), expected)
 
 
-@pytest.mark.parametrize("name", ["sts", "sts-greedy", "vispruner", "vscan"])
+@pytest.mark.parametrize("name", ["sts", "sts-greedy", "vispruner"])
 def test_tables_of_a_grid_need_one(name: str) -> None:
     record, native = methods.load(name), Vision(None, 32, 2, 2, 64, 14, "none", merge=2)
     make = record.kernel or record.vision or record.projected

@@ -61,6 +61,8 @@ class Tower:
             the mean over all queries of what a patch receives.
         keys, values: per layer [H, 1 + N, d] or [H, N, d], projections with bias, unscaled.
         class_row: whether there is one.
+        grids: where pictures keep their resolution, visual tokens per column and per row of each picture or pair of
+            frames of the run, in the run's order; the layers are then those that see whole pictures, from the first on.
     """
 
     grid: tuple[int, int]
@@ -69,6 +71,7 @@ class Tower:
     keys: Sequence[Array]
     values: Sequence[Array]
     class_row: bool = True
+    grids: tuple[tuple[int, int], ...] = ()
 
     @property
     def patches(self) -> Array:

@@ -3,9 +3,14 @@
 After the projector half of the rows are those of highest class attention per window in a shallow encoder layer,
 the others those of highest class attention in the selected one; the rest is averaged into them. In the middle of
 the decoder the rows that the last prompt row attends to most are kept.
+
+For Qwen2.5-VL, whose pictures have any size: the attention received, in the first layer that sees whole pictures and in
+the last; a walk over all visual tokens that passes over full windows; in the decoder queries and keys without rotation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,6 +53,38 @@ def select(local: Array, deep: Array, side: int, keep: int) -> Indices:
     return np.asarray(sorted(picked), dtype=np.int64)
 
 
+def window_of(row: int, column: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """Give the window of a place: of four per side, the last of which has what remains."""
+    sizes = [max(side // WINDOWS, 1) for side in grid]
+    last = [min(side, WINDOWS) - 1 for side in grid]
+    return min(row // sizes[0], last[0]), min(column // sizes[1], last[1])
+
+
+def walk(local: Array, deep: Array, grids: Sequence[tuple[int, int]], keep: int) -> Indices:
+    """Choose visual tokens of pictures one behind the other by what they receive [N] in an early and in the last layer.
+
+    Half are taken from the best down, as long as their window has not had its share, rounded up; then the others.
+    """
+    homes = [
+        (number, *window_of(row, column, grid))
+        for number, grid in enumerate(grids)
+        for row in range(grid[0])
+        for column in range(grid[1])
+    ]
+    taken = dict.fromkeys(homes, 0)
+    half = keep // 2
+    share = -(-half // len(taken))
+    picked: list[int] = []
+    for i in sorted(range(len(homes)), key=lambda i: (-local[i], i)):
+        if len(picked) < half and taken[homes[i]] < share:
+            taken[homes[i]] += 1
+            picked.append(i)
+    for i in sorted(range(len(homes)), key=lambda i: (-deep[i], i)):
+        if len(picked) < keep and i not in picked:
+            picked.append(i)
+    return np.asarray(sorted(picked), dtype=np.int64)
+
+
 def merge(x: Array, kept: Indices) -> tuple[Array, list[int]]:
     """Average every row not kept into the kept row of highest cosine; give the rows and how many joined each."""
     unit = x / np.sqrt((x**2).sum(axis=-1, keepdims=True))
@@ -63,6 +100,10 @@ def merge(x: Array, kept: Indices) -> tuple[Array, list[int]]:
 
 def projected(tower: Tower, visual: Array, question: Array, stage: Stage) -> Pruned:
     """Select and merge the projected rows; the question plays no part."""
+    if tower.grids:
+        early, last = (tower.scores(layer).sum(axis=0) for layer in (0, -1))
+        kept = walk(early, last, tower.grids, stage.keep)
+        return Pruned(merge(visual, kept)[0], kept)
     side, across = tower.grid
     if side != across:
         raise ValueError("the reference knows only square grids")
@@ -73,7 +114,9 @@ def projected(tower: Tower, visual: Array, question: Array, stage: Stage) -> Pru
 
 def cut(prompt: Prompt, stage: Stage) -> Pruned:
     """Keep the visual rows that the last row would attend to most in the layer after the cut."""
-    query, key = layer_queries_keys(prompt.w, prompt.layer, prompt.hidden, prompt.positions)
+    plain = prompt.positions.ndim > 1  # of three axes, and what stands at 0 is not turned
+    at = np.zeros_like(prompt.positions) if plain else prompt.positions
+    query, key = layer_queries_keys(prompt.w, prompt.layer, prompt.hidden, at)
     attention = causal_attention(query[:, -1:], key).mean(axis=0)[0]
     scores = attention[prompt.places]
     kept = np.sort(np.argsort(-scores, kind="stable")[: stage.keep])

@@ -31,7 +31,8 @@ EVERY_STAGE = ("visionzip", "vispruner", "visiondrop", "fastv", "sparsevlm", "cd
 """On the encoder's rows, by places in their grid, in the decoder with merged rows and without, by the text, and after
 the projector with a choice on the host."""
 
-WITHOUT_GRID = tuple(name for name in EVERY_STAGE if name != "vispruner")
+ANY_SIZE = (*(name for name in EVERY_STAGE if name != "vispruner"), "vscan")
+"""Of pictures that keep their resolution; their places are told where the grid of each is."""
 
 FEW = ("visionzip", "fastv")
 
@@ -56,8 +57,8 @@ KINDS: dict[str, Kind] = {
     "video_llava-image": Kind("tiny-video", "image", ((60, 80), (120, 50))),
     "llava_onevision": Kind("tiny-onevision", "image", (*_TILES, (400, 410)), EVERY_STAGE),
     "llava_onevision-video": Kind("tiny-onevision", "video", ((60, 80), (90, 50))),
-    "qwen2_5_vl": Kind("tiny-qwen2.5-vl", "image", ((150, 190), (40, 200), (260, 60)), WITHOUT_GRID),
-    "qwen2_5_vl-video": Kind("tiny-qwen2.5-vl", "video", ((90, 130), (40, 200))),
+    "qwen2_5_vl": Kind("tiny-qwen2.5-vl", "image", ((150, 190), (40, 200), (260, 60)), ANY_SIZE),
+    "qwen2_5_vl-video": Kind("tiny-qwen2.5-vl", "video", ((90, 130), (40, 200)), (*FEW, "vscan")),
     "internvl": Kind("tiny-internvl", "image", ((90, 130), (40, 200), (56, 56)), EVERY_STAGE),
 }
 

@@ -277,15 +277,16 @@ def _intern(case: Case, held: list[dict[str, Any]], features: Array, grid: Any, 
 
 
 def _qwen(case: Case, held: list[dict[str, Any]], features: Array, grid: Any, inputs: Inputs) -> list[Tower]:
-    """Qwen2.5-VL's, of all pictures or pairs of frames, in a layer that sees all of each; the others are not read.
+    """Qwen2.5-VL's, of all pictures or pairs of frames, in the layers that see all of each; the others are not read.
 
     Queries of another picture give 0 to what a row receives, and count.
     """
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
     heads = case.vlm.manifest.vision.heads
-    q, k, v = held[-1]["qkv"].unflatten(1, (3, heads, -1)).unbind(1)
-    turned: Any = apply_rotary_pos_emb_vision(q, k, held[-1]["cos"], held[-1]["sin"])
+    facts = case.eager.grids(inputs).tolist()
+    pictures = [(rows, columns) for frames, rows, columns in facts for _ in range(frames)]
+    edges = np.cumsum([0, *(rows * columns for rows, columns in pictures)]).tolist()
 
     def merged(patches: Any) -> Array:  # [n, H, w] to [H, N, w]
         ordered = case.eager.in_order(torch.as_tensor(patches).flatten(1), inputs)
@@ -293,16 +294,21 @@ def _qwen(case: Case, held: list[dict[str, Any]], features: Array, grid: Any, in
         found: Array = mean.unflatten(1, (heads, -1)).transpose(0, 1).numpy()
         return found
 
-    queries, keys = (part.transpose(0, 1).numpy() for part in turned)
-    facts = case.eager.grids(inputs).tolist()
-    edges = np.cumsum([0, *(rows * columns for frames, rows, columns in facts for _ in range(frames))])
-    received = [
-        _received(queries[:, first:last], keys[:, first:last]) * ((last - first) / edges[-1])
-        for first, last in pairwise(edges.tolist())
-    ]
-    scores = merged(np.concatenate(received, axis=1).T[..., None])[..., 0]
-    sides = (facts[0][1] // 2, facts[0][2] // 2)  # nothing that Qwen2.5-VL carries asks for places in a grid
-    return [Tower(sides, features[0], [scores], [merged(k.numpy())], [merged(v.numpy())], False)]
+    def read(layer: dict[str, Any]) -> tuple[Array, Array, Array]:
+        """What its rows receive [H, N], and its keys and values [H, N, d]."""
+        q, k, v = layer["qkv"].unflatten(1, (3, heads, -1)).unbind(1)
+        turned: Any = apply_rotary_pos_emb_vision(q, k, layer["cos"], layer["sin"])
+        queries, keys = (part.transpose(0, 1).numpy() for part in turned)
+        received = [
+            _received(queries[:, first:last], keys[:, first:last]) * ((last - first) / edges[-1])
+            for first, last in pairwise(edges)
+        ]
+        return merged(np.concatenate(received, axis=1).T[..., None])[..., 0], merged(k.numpy()), merged(v.numpy())
+
+    layers = case.eager.model.config.vision_config.fullatt_block_indexes
+    scores, keys, values = zip(*(read(held[layer]) for layer in layers), strict=True)
+    grids = tuple((rows // 2, columns // 2) for rows, columns in pictures)
+    return [Tower(grids[0], features[0], scores, keys, values, False, grids)]
 
 
 def _heads(rows: torch.Tensor, count: int) -> NDArray[np.float64]:
