@@ -196,7 +196,7 @@ def make_schedule(method: str, keep: int | str, site: Site) -> Schedule:
         raise BudgetError(
             f"{method} cannot keep {keep} visual tokens on average; it reaches {low}..{high} of {site.tokens}, or all"
         )
-    stages = tuple(_rule(method).stages(keep, site))
+    stages = tuple(_rule(method, site).stages(keep, site))
     return Schedule(stages, keep, site.tokens, site.whole, _label(method, stages, site))
 
 
@@ -207,13 +207,13 @@ def reach(method: str, site: Site) -> tuple[int, int]:
         BudgetError: there is none at this site.
         UsageError: there is no such method.
     """
-    span: tuple[int, int] = _rule(method).reach(site)
+    span: tuple[int, int] = _rule(method, site).reach(site)
     return span
 
 
-def _rule(method: str) -> ModuleType:
+def _rule(method: str, site: Site) -> ModuleType:
     """The rule on a method's card. Cards come with edgeprune: no name from a bundle reaches an import."""
-    return importlib.import_module(f"edgeprune.budget.{catalog.card(method).rule}")
+    return importlib.import_module(f"edgeprune.budget.{catalog.card(method).rule_at(site.places)}")
 
 
 def _published(method: str, keep: str, site: Site) -> Schedule:

@@ -64,6 +64,11 @@ class Published:
     merged: tuple[int, ...] = ()
     shares: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Of the pictures that it is for."""
+        return "frames" if self.medium == "video" else "tiles" if self.runs > 1 else "fixed"
+
 
 @dataclass(frozen=True)
 class Card:
@@ -84,6 +89,8 @@ class Card:
             encoder), "projected" (after the projector), then the layers before which a cut lies.
         rounding: at another depth cuts lie at the same fractions of it: at the nearest layer, or rounded "down".
         places_at: depths, as text, at which the method has places of its own.
+        places_of: kinds of pictures ("tiles", "frames", "native") of which it has places of its own, as ``places``.
+        rule_of: rules that go with those places.
         probes: which outputs of the encoder's scoring head it reads, by argument name: "cls_attention_5" in layer 5
             where 22 is the selected one, at another depth at the same fraction of it.
         order: how the rows that a cut before the decoder leaves of several tiles follow each other: "runs", tile by
@@ -112,6 +119,8 @@ class Card:
     places: tuple[Place | int, ...]
     rounding: Literal["nearest", "down"] = "nearest"
     places_at: Mapping[str, tuple[Place | int, ...]] = field(default_factory=dict)
+    places_of: Mapping[str, tuple[Place | int, ...]] = field(default_factory=dict)
+    rule_of: Mapping[str, str] = field(default_factory=dict)
     probes: Mapping[str, str] = field(default_factory=dict)
     order: Literal["runs", "mosaic"] = "runs"
     clip: Literal["", "vision", "both"] = ""
@@ -126,19 +135,25 @@ class Card:
     budgets: tuple[Published, ...] = ()
     sure: float = 1.0
 
-    def at(self, layers: int) -> tuple[Place | int, ...]:
-        """Where it prunes with a decoder of so many layers, cuts rising and at least 1."""
-        places = self.places_at.get(str(layers), self.places)
+    def at(self, layers: int, kind: str = "fixed") -> tuple[Place | int, ...]:
+        """Where it prunes pictures of a kind with a decoder of so many layers, cuts rising and at least 1."""
+        usual = self.places_of.get(kind, self.places)
+        places = usual if kind in self.places_of else self.places_at.get(str(layers), usual)
         early = tuple(place for place in places if not isinstance(place, int))
-        of, up = (layers, 0.0) if places is not self.places else (_DEPTH, 0.5 if self.rounding == "nearest" else 0.0)
+        of, up = (layers, 0.0) if places is not usual else (_DEPTH, 0.5 if self.rounding == "nearest" else 0.0)
         cuts: list[int] = []
         for place in places[len(early) :]:
             cuts.append(max(cuts[-1] + 1 if cuts else 1, int(int(place) * layers / of + up)))
         return (*early, *cuts)
 
-    def cuts(self, layers: int) -> tuple[int, ...]:
+    def cuts(self, layers: int, kind: str = "fixed") -> tuple[int, ...]:
         """The decoder layers among ``at``."""
-        return tuple(place for place in self.at(layers) if isinstance(place, int))
+        return tuple(place for place in self.at(layers, kind) if isinstance(place, int))
+
+    def rule_at(self, places: tuple[Place | int, ...]) -> str:
+        """The rule for these places, of any depth: a bundle names them and not the kind that they are for."""
+        kinds = (kind for kind, own in self.places_of.items() if len(own) == len(places))
+        return next((self.rule_of[kind] for kind in kinds if kind in self.rule_of), self.rule)
 
     def probes_at(self, selected: int) -> Mapping[str, Probe]:
         """What it reads of an encoder whose selected layer, 0-based, is this one, by argument name."""
@@ -185,7 +200,7 @@ def card(name: str) -> Card:
         raise EdgePruneError(f"card {name}.toml: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
     values = _frozen(table)
     values["budgets"] = tuple(_published(entry) for entry in table.get("budgets", ()))
-    values["places_at"] = _frozen(table.get("places_at", {}))
+    values |= {name: _frozen(table.get(name, {})) for name in ("places_at", "places_of")}
     values.setdefault("file", name.replace("-", "_"))
     return Card(name=name, **values)
 

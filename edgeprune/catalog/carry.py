@@ -53,7 +53,7 @@ def obstacle(card: Card, vision: Encoder, kind: str, family: str, layers: int) -
         family: how the model is put together.
         layers: depth of the decoder.
     """
-    encoder, cuts = tower(family, vision), card.cuts(layers)
+    encoder, cuts = tower(family, vision), card.cuts(layers, kind)
     if card.clip == "vision" and encoder != CLIP:
         return f"it prunes inside CLIP's encoder, by its class row, and the model's encoder is {encoder}"
     owner = _BUILT_AS_CLIP.get(family, encoder)

@@ -130,7 +130,8 @@ def _method_card(card: Card) -> str:
     from edgeprune.estimate.papers import visual_share
 
     low, high = _reach(card)
-    cuts = any(isinstance(place, int) for place in card.places)
+    places = (card.places, *card.places_of.values())
+    cuts = any(isinstance(place, int) for own in places for place in own)
     stages = [f"{number}. {stage}" for number, stage in enumerate(card.stages, 1)] if card.stages[1:] else card.stages
     labels = [f"paper:{budget.label}" for budget in card.budgets]
     width = max(map(len, labels), default=0)
@@ -170,7 +171,7 @@ def _schedules(card: Card) -> list[Schedule]:
         make_schedule(
             card.name,
             f"paper:{budget.label}",
-            Site(budget.tokens, card.places, LAYERS, budget.runs, medium=budget.medium),
+            Site(budget.tokens, card.at(LAYERS, budget.kind), LAYERS, budget.runs, medium=budget.medium),
         )
         for budget in card.budgets
     ]

@@ -100,7 +100,8 @@ def obstacle(found: Found, method: str) -> str | None:
 def site_of_method(found: Found, method: str) -> Site:
     """Where a method prunes in a model that can carry it."""
     entry = found.manifest.method(method) if found.manifest else None
-    return found.shape.site(entry.places if entry else catalog.card(method).at(found.shape.decoder.layers))
+    shape = found.shape
+    return shape.site(entry.places if entry else catalog.card(method).at(shape.decoder.layers, shape.kind))
 
 
 def _request(found: Found, held: Precision, text: int, methods: Sequence[str]) -> Request:
@@ -110,6 +111,6 @@ def _request(found: Found, held: Precision, text: int, methods: Sequence[str]) -
         shape = found.shape
         request = Request.of(found.manifest, before, text - before, None, None, shape.tokens, shape.runs)
         return replace(request, precision=held)
-    layers = found.shape.decoder.layers
-    cuts = {cut for method in methods for cut in catalog.card(method).cuts(layers) if cut < layers}
+    layers, kind = found.shape.decoder.layers, found.shape.kind
+    cuts = {cut for method in methods for cut in catalog.card(method).cuts(layers, kind) if cut < layers}
     return Request(found.shape, held, before, text - before, None, None, tuple(sorted(cuts)))

@@ -195,6 +195,13 @@ def _flowcut(s: Station) -> Cost:
     return s.cost(macs + _counting(n), "pixel_values scalar scalar", "features_out kept", parameters, tables)
 
 
+def _flowcut_cut(s: Station) -> Cost:
+    """The last row against all rows twice: its query with keys, and its values with values."""
+    counting, tables = _counting_of_cut(s, _SELECTED_FIRST)
+    macs = s.scores(1, s.rows) + s.rows * decoder.kv_width(s.shape.decoder) + counting
+    return s.cost(macs, f"{_ENDED_LAYER} value", _CUT, tables=tables)
+
+
 def _random(s: Station) -> Cost:
     n = s.shape.cells
     # One row of numbers for all runs: what others make from the batch is here a table.
@@ -333,7 +340,7 @@ _GRAPHS = {
     "coast": Graphs(cut=_coast, reads_query=True),
     "coast-rest": Graphs(cut=_coast, reads_query=True),
     "fastv": Graphs(cut=_fastv, reads_query=True),
-    "flowcut": Graphs(encoder=_flowcut),
+    "flowcut": Graphs(encoder=_flowcut, cut=_flowcut_cut, reads_query=True),
     "pyramiddrop": Graphs(cut=_last_row_by_next_layer),
     "random": Graphs(vision=_random),
     "sparsevlm": Graphs(prepare=_raters, cut=_sparsevlm, reads_query=True),

@@ -97,6 +97,7 @@ class Station:
             "visual_rows_out": self.keep * _INT,
             "query": self.rows * decoder.q_width(d) * element,
             "key": self.rows * decoder.kv_width(d) * element,
+            "value": self.rows * decoder.kv_width(d) * element,
             "chosen": self.keep * _INT,
             "kept": self.keep * _INT,
         }

@@ -64,7 +64,7 @@ class MethodPlanner:
     def __init__(self, model: Family, method: Method, dtype: Dtype, fused: bool, clip: Clip | None = None) -> None:
         self.model, self.method, self.dtype, self.fused, self.clip = model, method, dtype, fused, clip
         self.facts, self.decoder = model.vision_facts, model.decoder_facts
-        self.cuts = method.cuts(self.decoder.layers)
+        self.cuts = method.cuts(self.decoder.layers, model.image().kind)
 
     @property
     def probes(self) -> dict[str, Probe]:
@@ -156,6 +156,7 @@ class MethodPlanner:
             **self._prompt(),
             "query": self._real(f"query_{layer - 1}", "B", d.heads, "S", d.head_dim),
             "key": self._real(f"present_key_{layer - 1}", "B", d.kv_heads, "S", d.head_dim),
+            "value": self._real(f"present_value_{layer - 1}", "B", d.kv_heads, "S", d.head_dim),
         }
         if self.method.prepare is not None:
             there[self._prepared().name] = self._prepared()

@@ -34,7 +34,7 @@ def plan_graphs(
     fused, layers = dialect == "fused", model.decoder_facts.layers
     planner = _Planner(model, dtype, fused)
     own = [MethodPlanner(model, method, dtype, fused, clip) for method in methods]
-    cuts = sorted({cut for method in methods for cut in method.cuts(layers)})
+    cuts = sorted({cut for planned in own for cut in planned.cuts})
     probes = dict.fromkeys(probe for planned in own for probe in planned.probes.values())
     queries = {cut for planned in own for cut in planned.cuts_with_query}
     graphs = [planner.vision(tuple(probes))]

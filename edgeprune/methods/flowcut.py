@@ -1,6 +1,7 @@
 """FlowCut: patches leave the encoder while it runs, as many at a time as the class row's attention is focused.
 
-Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5; every prompt has a schedule of its own.
+Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5 and LLaVA-NeXT; every prompt has a schedule of its
+own.
 
 1. In every layer before the selected one, a patch scores (attention from the class row + likeness of its value to the
    class row's, each as a share of its sum) times the L1 norm of its value; half of that and half of what the layers
@@ -8,8 +9,11 @@ Tong et al., "FlowCut" (NeurIPS 2025), as released for LLaVA-1.5; every prompt h
 2. After every second layer, the last of them the one before the selected layer, the patches of the lowest standing
    leave: of n patches with T to keep and R layers left, (n - T) / sqrt(R) * (1 - h^2), h the attention's entropy;
    with no layer left, all beyond T. Of a prompt's tiles, frames or pictures each loses as many as the one that loses
-   most, as released; the release's second cut, inside the decoder of models with tiles, is not here.
-3. Rows are dropped, not merged.
+   most, as released.
+3. Of pictures in tiles, that leaves more than the budget, and the rest goes before layer 2 of 32 of the decoder, at the
+   same fraction of other depths: by the same score in the layer that just ran, the prompt's last row in the place of
+   the class row, softmaxes over visual rows alone, and products of values divided by the root of their size, too.
+4. Rows are dropped, not merged. Positions are numbered anew.
 
 Patches that have left stay in the tensors, where nothing sees them, up to the selected layer, which runs on what is
 left: shapes may depend on the request but not on the picture.
@@ -26,7 +30,8 @@ from edgeprune.errors import UsageError
 from edgeprune.layers.attention import attend
 from edgeprune.methods.method import Method
 from edgeprune.methods.runs import most_of_prompt
-from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep
+from edgeprune.methods.selection import chosen_first, gather_rows, rank, read_keep, top
+from edgeprune.methods.visual_rows import Positions, columns, drop_rows
 from edgeprune.towers.clip import ClipSettings, ClipTower, Layer
 
 _LEAST = torch.finfo(torch.float32).min
@@ -145,4 +150,66 @@ def _stay(
     return torch.maximum((n - most_of_prompt(go, runs)).to(torch.int64), keep)
 
 
-METHODS = (Method(name="flowcut", encoder=Encoder),)
+class DecoderCut(nn.Module):
+    """The second cut; it has no weights.
+
+    Args:
+        positions: what becomes of position ids.
+    """
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__()
+        self.positions = positions
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        position_ids: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        visual_rows: torch.Tensor,
+        keep: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prune the visual rows of ``hidden``.
+
+        Args:
+            hidden: [B, S, D].
+            position_ids: [B, S] int64, or [3, B, S] with three axes.
+            query: [B, H, S, d], rotated, of the layer before the cut.
+            key: [B, G, S, d], rotated, of the same layer.
+            value: [B, G, S, d], of the same layer.
+            visual_rows: [B, V] int64, ascending, which rows of ``hidden`` are visual.
+            keep: int64 scalar K, visual rows out.
+
+        Returns:
+            hidden [B, R, D], R = S - V + K; its position ids [B, R], or [3, B, R]; its visual rows [B, K] int64,
+            ascending; and ``kept`` [B, K] int64, indices into the V visual rows, ascending.
+        """
+        value = value.float()
+        attention = _share_of_visual(query[:, :, -1].float(), key.float(), visual_rows)
+        likeness = _share_of_visual(value[:, :, -1], value, visual_rows)
+        # As many queries read every group: means over groups are those over heads.
+        strength = columns(value.mean(dim=1).abs().sum(dim=-1), visual_rows)
+        score = (attention + likeness) * strength
+        kept = top(score, read_keep(keep, score.shape[1]))
+        return *drop_rows(hidden, position_ids, visual_rows, kept, self.positions), kept
+
+
+def _share_of_visual(row: torch.Tensor, rows: torch.Tensor, visual_rows: torch.Tensor) -> torch.Tensor:
+    """Softmax of one row [B, H, d] over the visual ones of rows [B, G, S, d], over heads, as shares: [B, V] fp32."""
+    b, h, d = row.shape
+    g, s = rows.shape[1], rows.shape[2]
+    scaled = (row * (1.0 / math.sqrt(d))).reshape(b, g, h // g, d)
+    logits = torch.matmul(scaled, rows.transpose(2, 3)).reshape(b, h, s)
+    weights = torch.softmax(columns(logits, visual_rows), dim=-1).mean(dim=1)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+METHODS = (
+    Method(
+        name="flowcut",
+        encoder=Encoder,
+        decoder_cut=lambda config, fused, positions: DecoderCut(positions),
+    ),
+)

@@ -36,7 +36,7 @@ class Method:
         needs_clip: whether ``prepare`` and ``kernel`` are parts of a CLIP checkpoint beside the model's own; they are
             then made from (its configuration, fused) and (the encoder's facts, its configuration), with its names.
         decoder_cut: makes the module of a cut from (decoder configuration, fused, positions); its parameters, if any,
-            carry the names of the decoder layer that follows the cut.
+            carry the names of the decoder layer that follows the cut. The card says for which pictures there is one.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Method:
     needs_clip: bool = False
     decoder_cut: Callable[..., nn.Module] | None = None
 
-    def cuts(self, layers: int) -> tuple[int, ...]:
-        """The layers of a decoder before which rows are dropped, by the method's card."""
-        return catalog.card(self.name).cuts(layers)
+    def cuts(self, layers: int, kind: str = "fixed") -> tuple[int, ...]:
+        """The layers of a decoder before which rows of pictures of a kind are dropped, by the method's card."""
+        return catalog.card(self.name).cuts(layers, kind)
 
     def probes(self, feature_layer: int) -> Mapping[str, Probe]:
         """What its stages read of an encoder by the selected layer, by argument name, by the method's card."""

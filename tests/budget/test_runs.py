@@ -11,12 +11,12 @@ from edgeprune.errors import BudgetError
 
 def next_site(method: str, tokens: int = 2880, runs: int = 5) -> Site:
     """A 7B LLaVA-NeXT and a picture of so many crops."""
-    return Site(tokens, catalog.card(method).at(32), 32, runs, 576)
+    return Site(tokens, catalog.card(method).at(32, "tiles"), 32, runs, 576)
 
 
 def video_site(method: str) -> Site:
     """Video-LLaVA: eight frames, each with its class row."""
-    return Site(2056, catalog.card(method).at(32), 32, 8, 257, "video")
+    return Site(2056, catalog.card(method).at(32, "frames"), 32, 8, 257, "video")
 
 
 def counts(schedule: Schedule) -> list[tuple[int, int, int]]:
@@ -137,7 +137,7 @@ def test_a_label_of_another_number_of_tokens_is_not_taken() -> None:
 def test_every_reachable_budget_is_held_by_every_run(
     method: str, runs: int, per_run: int, layers: int, medium: str, more: int, data: st.DataObject
 ) -> None:
-    places = catalog.card(method).at(layers)
+    places = catalog.card(method).at(layers, "tiles" if medium == "image" else "frames")
     site = Site(
         max(runs, runs * per_run + more), places, layers, runs, per_run, "video" if medium == "video" else "image"
     )

@@ -116,7 +116,7 @@ def test_every_label_is_one_stage_per_place(name: str) -> None:
     """At 32 layers, where its places are the card's."""
     card = catalog.card(name)
     for budget in card.budgets:
-        site = Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+        site = Site(budget.tokens, card.at(32, budget.kind), 32, budget.runs, medium=budget.medium)
         schedule = make_schedule(name, f"paper:{budget.label}", site)
         assert tuple(stage.rows for stage in schedule.stages) == budget.counts
         assert schedule.label == budget.label

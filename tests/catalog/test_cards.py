@@ -44,7 +44,16 @@ def test_every_card_is_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_places(name: str) -> None:
-    places = catalog.card(name).places
+    card = catalog.card(name)
+    assert set(card.rule_of) <= set(card.places_of) <= {"tiles", "frames", "native"}
+    for places in (card.places, *card.places_of.values(), *card.places_at.values()):
+        check_places(places)
+    assert card.rule_at(card.places) == card.rule
+    for kind, places in card.places_of.items():
+        assert card.rule_at(places) == card.rule_of.get(kind, card.rule)
+
+
+def check_places(places: tuple[str | int, ...]) -> None:
     before = [place for place in places if isinstance(place, str)]
     layers = [place for place in places if isinstance(place, int)]
     assert places and list(places) == [*before, *layers]
@@ -56,22 +65,25 @@ def test_places(name: str) -> None:
 def test_the_card_and_the_method_agree(name: str) -> None:
     card, method = catalog.card(name), load(name)
     early = {"encoder": method.encoder, "vision": method.vision, "projected": method.projected}
-    assert card.places == (*(place for place in PLACES if early[place]), *method.cuts(32))
+    for kind in ("fixed", *card.places_of):
+        assert card.at(32, kind) == (*(place for place in PLACES if early[place]), *method.cuts(32, kind))
+    assert (method.decoder_cut is not None) == any(method.cuts(32, kind) for kind in ("fixed", *card.places_of))
     assert card.positions == method.positions
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rule_is_there_and_reaches_something(name: str) -> None:
     card = catalog.card(name)
-    rule = importlib.import_module(f"edgeprune.budget.{card.rule}")
-    assert callable(rule.reach) and callable(rule.stages)
-    site = Site(576, card.places, 32)
-    low, high = reach(name, site)
-    assert 1 <= low <= high < 576
-    for keep in {low, (low + high) // 2, high}:
-        schedule = make_schedule(name, keep, site)
-        assert tuple(stage.cut for stage in schedule.stages) == card.places
-        assert schedule.average == pytest.approx(keep, abs=1)
+    for places in (card.places, *card.places_of.values()):
+        rule = importlib.import_module(f"edgeprune.budget.{card.rule_at(places)}")
+        assert callable(rule.reach) and callable(rule.stages)
+        site = Site(576, places, 32)
+        low, high = reach(name, site)
+        assert 1 <= low <= high < 576
+        for keep in {low, (low + high) // 2, high}:
+            schedule = make_schedule(name, keep, site)
+            assert tuple(stage.cut for stage in schedule.stages) == places
+            assert schedule.average == pytest.approx(keep, abs=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,13 +92,14 @@ def test_budgets(name: str) -> None:
     labels = [(budget.tokens, budget.label) for budget in card.budgets]
     assert len(set(labels)) == len(labels)
     for budget in card.budgets:
-        assert len(budget.counts) == len(card.places)
+        places = card.at(32, budget.kind)
+        assert len(budget.counts) == len(places)
         assert budget.merged == () or len(budget.merged) == len(budget.counts)
         assert all(0 <= merged < count for merged, count in zip(budget.merged, budget.counts, strict=False))
         assert list(budget.counts) == sorted(budget.counts, reverse=True)
         assert budget.counts[-1] >= 1 and budget.counts[0] < budget.tokens
         assert budget.label and budget.source
-        site = Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+        site = Site(budget.tokens, places, 32, budget.runs, medium=budget.medium)
         schedule = make_schedule(name, f"paper:{budget.label}", site)
         assert tuple(stage.rows for stage in schedule.stages) == budget.counts
 
@@ -108,3 +121,14 @@ def test_places_at_other_depths(name: str, layers: int, places: tuple[str | int,
     card = catalog.card(name)
     assert card.at(layers) == places
     assert card.cuts(layers) == tuple(place for place in places if isinstance(place, int))
+
+
+def test_places_of_tiles() -> None:
+    """FlowCut's second cut is of pictures in tiles alone."""
+    card = catalog.card("flowcut")
+    for kind in ("fixed", "frames", "native"):
+        assert card.at(32, kind) == card.at(8, kind) == ("encoder",) and card.cuts(32, kind) == ()
+    depths = {4: 1, 8: 1, 22: 1, 24: 2, 28: 2, 32: 2, 40: 3}
+    assert {layers: card.cuts(layers, "tiles") for layers in depths} == {key: (cut,) for key, cut in depths.items()}
+    assert (card.rule_at(("encoder",)), card.rule_at(("encoder", 3))) == ("encoder", "flowcut")
+    assert {card.at(28, kind) for card in [catalog.card("coast")] for kind in ("fixed", "tiles")} == {(14,)}

@@ -76,7 +76,7 @@ def test_line_ends_are_told_of_where_there_are_some() -> None:
 
 def test_as_published_or_generalised() -> None:
     nexts, plain = find_model("llava-v1.6-vicuna-7b"), find_model("llava-1.5-7b")
-    for name in ("visionzip", "cdpruner", "vispruner", "pyramiddrop"):
+    for name in ("visionzip", "cdpruner", "vispruner", "pyramiddrop", "flowcut"):
         assert carried(nexts, name).carried == "yes"
     assert carried(nexts, "fastv").carried == "generalised"
     assert {carried(plain, name).carried for name in catalog.names()} == {"yes"}

@@ -222,12 +222,16 @@ def test_every_graph_of_every_method_is_counted(counter: Counter) -> None:
     compare(prompt, prompt_costs(request))
     compare(step, step_costs(request))
     for method in manifest.methods:
-        for schedule in counter.schedules(method):
-            request = counter.request(method.name, schedule)
-            prompt, step = counter.prompt_and_step(method, schedule)
-            compare(prompt, prompt_costs(request))
-            compare(step, step_costs(request))
-            assert {*method.graphs} <= {run.graph for run in prompt}
+        check_method(counter, method)
+
+
+def check_method(counter: Counter, method: MethodEntry) -> None:
+    for schedule in counter.schedules(method):
+        request = counter.request(method.name, schedule)
+        prompt, step = counter.prompt_and_step(method, schedule)
+        compare(prompt, prompt_costs(request))
+        compare(step, step_costs(request))
+        assert {*method.graphs} <= {run.graph for run in prompt}
 
 
 def test_a_prompt_in_pieces_is_counted(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,8 @@ def test_the_share_is_one_without_pruning_and_less_with_it() -> None:
         card = catalog.card(name)
         for budget in card.budgets:
             schedule = make_schedule(
-                name, f"paper:{budget.label}", Site(budget.tokens, card.places, 32, budget.runs, medium=budget.medium)
+                name,
+                f"paper:{budget.label}",
+                Site(budget.tokens, card.at(32, budget.kind), 32, budget.runs, medium=budget.medium),
             )
             assert 0 < visual_share(schedule) <= schedule.average / schedule.tokens

@@ -140,8 +140,9 @@ def test_several_runs_share_weights_and_budget() -> None:
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_every_method_has_graphs_where_its_card_prunes(name: str) -> None:
-    graphs, places = graphs_of(name), catalog.card(name).places
-    here = {place if isinstance(place, str) else "cut" for place in places}
+    graphs, card = graphs_of(name), catalog.card(name)
+    every = {place for places in (card.places, *card.places_of.values()) for place in places}
+    here = {place if isinstance(place, str) else "cut" for place in every}
     assert here == {place for place in ("encoder", "vision", "projected", "cut") if getattr(graphs, place)}
 
 

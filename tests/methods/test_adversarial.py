@@ -99,7 +99,7 @@ def make_tower(kind: str, seed: int, class_row: bool = True) -> Tower:
 
 
 def early_places(record: methods.Method) -> tuple[Place, ...]:
-    stages: dict[Place, object] = {"vision": record.vision, "projected": record.projected}
+    stages: dict[Place, object] = {"encoder": record.encoder, "vision": record.vision, "projected": record.projected}
     return tuple(place for place, stage in stages.items() if stage is not None)
 
 
@@ -254,15 +254,19 @@ def test_positions_of_three_axes_are_kept(three_axes: Decoder, name: str) -> Non
 
 
 def check_inside(decoder: Decoder, name: str, kind: str, pictures: int) -> None:
-    """The first cut of a method, at its least budget, a middling one and the largest."""
+    """The first cut of a method, at its least budget, a middling one and the largest.
+
+    FlowCut has it of tiles alone: then every run of four keeps half of the budget.
+    """
     record, depth = methods.load(name), decoder.facts.layers
-    site = Site(96, (*early_places(record), *record.cuts(depth)), depth)
+    cuts, runs = record.cuts(depth, "tiles"), 4 if record.encoder else 1
+    site = Site(96, (*early_places(record), *cuts), depth, runs)
     low, high = reach(name, site)
-    layer = record.cuts(depth)[0]
+    layer = cuts[0]
     for keep in (low, (low + high) // 2, high):
         schedule = make_schedule(name, keep, site)
         index = [stage.cut for stage in schedule.stages].index(layer)
-        before = schedule.stages[index - 1].keep if index else site.tokens
+        before = schedule.stages[index - 1].rows if index else site.tokens
         stage = schedule.stages[index]
         prompt = make_prompt(decoder, layer, before, kind, keep, pictures)
         check_cut(decoder, name, kind, prompt, Stage(stage.keep, stage.merge))
@@ -286,6 +290,7 @@ def make_prompt(decoder: Decoder, layer: int, count: int, kind: str, seed: int, 
         places=places,
         query=make(rng, (facts.heads, rows, facts.head_dim)) / 4,
         key=make(rng, (facts.kv_heads, rows, facts.head_dim)) / 4,
+        value=make(np.random.default_rng(seed + 1), (facts.kv_heads, rows, facts.head_dim)) / 4,
         visual=fields(rng, (count, facts.hidden)) / 16,
         after=fields(rng, (9, facts.hidden)) / 16,
     )
@@ -318,7 +323,10 @@ def run_cut(decoder: Decoder, name: str, prompt: Prompt, stage: Stage) -> list[N
     make, positions = record.decoder_cut, "keep" if decoder.facts.axes == 3 else record.positions
     assert make is not None
     module = decoder.language.cut(lambda config, fused: make(config, fused, positions), prompt.layer, False)
-    values = {key: torch.tensor(getattr(prompt, key)[None], dtype=torch.float32) for key in ("hidden", "query", "key")}
+    values = {
+        key: torch.tensor(getattr(prompt, key)[None], dtype=torch.float32)
+        for key in ("hidden", "query", "key", "value")
+    }
     values |= {
         "position_ids": torch.tensor(prompt.positions[..., None, :]),
         "visual_rows": torch.tensor(prompt.places[None]),
@@ -345,6 +353,7 @@ def decided(name: str, prompt: Prompt, stage: Stage) -> bool:
             prompt,
             hidden=prompt.hidden * (1 + 1e-5 * rng.standard_normal(prompt.hidden.shape)),
             query=prompt.query * (1 + 1e-5 * rng.standard_normal(prompt.query.shape)),
+            value=prompt.value * (1 + 1e-5 * rng.standard_normal(prompt.value.shape)),
         )
         if REFERENCES[name].cut(noisy, stage).kept[:selected].tolist() != expected:
             return False

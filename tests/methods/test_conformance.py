@@ -169,4 +169,5 @@ def test_every_card_is_a_method_and_every_method_has_a_card() -> None:
         assert method.name == name
         assert method.positions == card.positions
         early = [p for p in ("encoder", "vision", "projected") if getattr(method, p) is not None]
-        assert card.places == (*early, *method.cuts(32))
+        for kind in ("fixed", *card.places_of):
+            assert card.at(32, kind) == (*early, *method.cuts(32, kind))

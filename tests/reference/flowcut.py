@@ -1,7 +1,8 @@
 """FlowCut (arXiv 2505.19536) in plain numpy: patches leave between the encoder's layers, as in its release.
 
 Every layer scores the patches by class attention, likeness of their values to the class row's and size of their
-values; scores accumulate. After every other layer some patches leave: more where the attention is focused.
+values; scores accumulate. After every other layer some patches leave: more where the attention is focused. Of a picture
+in tiles half of the budget of every tile is left then, and an early cut in the decoder keeps the budget.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ import numpy as np
 
 from tests.reference import llava
 from tests.reference.llava import Array, Weights, _layer_norm, _patch_rows, _setting
-from tests.reference.pruning import Indices, Pruned
+from tests.reference.pruning import Indices, Prompt, Pruned, Stage
 
 POSITIONS = "repack"
 LOG_FLOOR = 1e-30  # an attention that underflows contributes nothing to the entropy
 
 
 def cuts(layers: int) -> tuple[int, ...]:
-    """Give no layer: the decoder is not cut."""
+    """Give no layer: the decoder is not cut where a picture is one run."""
     return ()
+
+
+def cuts_of_tiles(layers: int) -> tuple[int, ...]:
+    """Give the layer before which the decoder is cut where a picture is tiles: 2 of 32, or as early."""
+    return (max(1, math.floor(layers / 16 + 0.5)),)
 
 
 def selected_layer(w: Weights) -> int:
@@ -111,3 +117,27 @@ def encoder_runs(w: Weights, pixel_values: Sequence[Array], keep: int) -> list[P
 def encoder(w: Weights, pixel_values: Array, keep: int) -> Pruned:
     """Run the pruning encoder on a single run."""
     return encoder_runs(w, [pixel_values], keep)[0]
+
+
+def row_score(query: Array, key: Array, value: Array, places: Indices) -> Array:
+    """Score the visual rows before a cut in the decoder by the last row of the layer that ran.
+
+    Queries [H, S, d], keys and values [G, S, d] of that layer; every query head has its group's keys and values.
+    """
+    heads, root = len(query), math.sqrt(query.shape[-1])
+    serves = [head * len(key) // heads for head in range(heads)]
+    attention, likeness, mean = np.zeros(len(places)), np.zeros(len(places)), np.zeros((len(places), query.shape[-1]))
+    for head, group in enumerate(serves):
+        attention += llava.softmax(np.array([query[head, -1] @ key[group, row] for row in places]) / root)
+        likeness += llava.softmax(np.array([value[group, -1] @ value[group, row] for row in places]) / root)
+        mean += value[group, places] / heads
+    result: Array = (attention / attention.sum() + likeness / likeness.sum()) * np.abs(mean).sum(axis=-1)
+    return result
+
+
+def cut(prompt: Prompt, stage: Stage) -> Pruned:
+    """Keep the visual rows of the highest score in the layer before the cut; the history of the encoder is gone."""
+    scores = row_score(prompt.query, prompt.key, prompt.value, prompt.places)
+    order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
+    kept = np.asarray(sorted(order[: stage.keep]), dtype=np.int64)
+    return Pruned(prompt.hidden[prompt.places[kept]], kept)

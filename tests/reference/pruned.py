@@ -190,11 +190,11 @@ def prefill_prompt(
     if scheme not in ("repack", "keep"):
         raise ValueError(f"unknown positions {scheme!r}")
     positions: list[Indices] = []
-    query = key = np.empty(0)
+    query = key = value = np.empty(0)
     for layers in segments:
         if layers.start > 0:
             stage = dict(stages)[layers.start]
-            prompt = Prompt(w, layers.start, h, at, seen, query, key, visual, after)
+            prompt = Prompt(w, layers.start, h, at, seen, query, key, value, visual, after)
             pruned = _checked(reference.cut(prompt, stage), stage)
             done.append(pruned)
             h, at, seen = take_out(h, at, seen, pruned, stage.merge, scheme)
@@ -202,8 +202,16 @@ def prefill_prompt(
         h = llava.decoder_layers(w, layers[:-1], h, at, cache)
         query, key = llava.layer_queries_keys(w, layers[-1], h, at)
         h = llava.decoder_layer(w, layers[-1], h, at, cache)
+        value = _values(cache, layers[-1])
     logits = llava.output_logits(w, h[-1:])[0]
     return Prefill(logits, segments, done, positions, cache, scheme)
+
+
+def _values(cache: KVCache, layer: int) -> Array:
+    """Give the values [G, S, d] of a layer that has run."""
+    entry = cache[layer]
+    assert entry is not None
+    return entry[1]
 
 
 @dataclass(frozen=True)

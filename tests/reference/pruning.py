@@ -95,6 +95,7 @@ class Prompt:
         places: [V] which rows are visual, ascending.
         query: [H, S, d] rotated queries of layer ``layer - 1``, unscaled.
         key: [G, S, d] its rotated keys.
+        value: [G, S, d] its values.
         visual: [n, D] the visual rows at the decoder's input.
         after: [t, D] the embedded text behind the last of them.
     """
@@ -106,6 +107,7 @@ class Prompt:
     places: Indices
     query: Array
     key: Array
+    value: Array
     visual: Array
     after: Array
 

@@ -41,9 +41,8 @@ def make_prompt(w: Weights, before: int, count: int, after: int, seed: int = 0, 
     rows, width = before + count + after, w.heads * w.head_dim
     query, key = 2 * rng.normal(size=(w.heads, rows, w.head_dim)), rng.normal(size=(w.kv_heads, rows, w.head_dim))
     hidden, visual, text = (rng.normal(size=(n, width)) for n in (rows, count, after))
-    return Prompt(
-        w, layer, hidden, np.arange(rows, dtype=np.int64), np.arange(before, before + count), query, key, visual, text
-    )
+    value, at = rng.normal(size=key.shape), np.arange(rows, dtype=np.int64)
+    return Prompt(w, layer, hidden, at, np.arange(before, before + count), query, key, value, visual, text)
 
 
 def replaced(prompt: Prompt, **fields: Array) -> Prompt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ def prompt(w: Weights, start: int, count: int, after: int, seed: int = 0) -> Pro
     """Make up a decoder's rows before layer 1 of a tiny checkpoint with two query heads per key head."""
     rng, rows, size = rng_for(seed), start + count + after, w.head_dim
     query, key = rng.normal(size=(w.heads, rows, size)), rng.normal(size=(w.kv_heads, rows, size))
-    hidden = rng.normal(size=(rows, w.heads * size))
-    return Prompt(w, 1, hidden, np.arange(rows), np.arange(start, start + count), query, key, hidden[:0], hidden[:0])
+    hidden, value = rng.normal(size=(rows, w.heads * size)), rng.normal(size=key.shape)
+    at, places = np.arange(rows), np.arange(start, start + count)
+    return Prompt(w, 1, hidden, at, places, query, key, value, hidden[:0], hidden[:0])
 
 
 def decoder_weights() -> Weights:
@@ -64,7 +66,13 @@ EARLY: dict[str, Vision] = {
     "vscan": lambda t, keep: vscan.projected(t, t.features[1:], t.features[:0], Stage(keep)),
     "cdpruner": lambda t, keep: cdpruner.projected(t, t.features[1:], t.features[:2] + 0.5, Stage(keep)),
 }
-LATE = {"sts": sts.cut, "vscan": vscan.cut, "coast": coast.KEEP_BASE.cut, "coast rest": coast.REST_BASE.cut}
+LATE = {
+    "sts": sts.cut,
+    "vscan": vscan.cut,
+    "coast": coast.KEEP_BASE.cut,
+    "coast rest": coast.REST_BASE.cut,
+    "flowcut": flowcut.cut,
+}
 
 
 @pytest.mark.parametrize("name", EARLY)
@@ -101,10 +109,14 @@ def test_every_reference_runs_in_the_whole_model(layers: int) -> None:
     config["vision_config"]["num_hidden_layers"] = 5
     w, pixels = tiny_weights(config)
     (coast_cut,), (middle,) = coast.cuts(layers), sts.cuts(layers)
+    flowcut_of_tiles = SimpleNamespace(
+        encoder=flowcut.encoder, cut=flowcut.cut, cuts=flowcut.cuts_of_tiles, POSITIONS=flowcut.POSITIONS
+    )
     runs: list[tuple[Any, list[tuple[str | int, Stage]]]] = [
         (cdpruner, [("projected", Stage(12))]),
         (vispruner, [("vision", Stage(20))]),
         (flowcut, [("encoder", Stage(20))]),
+        (flowcut_of_tiles, [("encoder", Stage(20)), (1, Stage(12))]),
         (vscan, [("projected", Stage(40)), (middle, Stage(12))]),
         (coast, [(coast_cut, Stage(20))]),
         (coast.REST_BASE, [(coast_cut, Stage(20))]),
@@ -531,6 +543,20 @@ def test_flowcut_lets_go_of_most_under_one_dominant_token(count: int, keep: int,
     attention = np.zeros(count)  # a zero must not break the entropy
     attention[3] = 0.4
     assert flowcut.remaining_patches(attention, keep, left) == stay
+
+
+def test_flowcut_scores_visual_rows_by_hand() -> None:
+    """Two query heads of one key head; the row of text in between counts nowhere."""
+    query, key, value = np.zeros((2, 4, 4)), np.zeros((1, 4, 4)), np.zeros((1, 4, 4))
+    query[:, 3, 0] = 2.0, 0.0
+    key[0, :, 0] = math.log(3), 50.0, 0.0, 7.0
+    value[0, 3] = 2.0, 0.0, 0.0, 0.0
+    value[0, :3, 0] = math.log(2), 50.0, -math.log(4)
+    value[0, 2, 1] = 1.0
+    # By sqrt(4): attention 3 : 1 in one head and equal in the other, likeness 2 : 1/4.
+    expected = [(0.625 + 8 / 9) * math.log(2), (0.375 + 1 / 9) * (math.log(4) + 1)]
+    np.testing.assert_allclose(flowcut.row_score(query, key, value, np.array([0, 2])), expected)
+    assert [flowcut.cuts_of_tiles(layers) for layers in (4, 8, 28, 32, 40)] == [(1,), (1,), (2,), (2,), (3,)]
 
 
 def test_flowcut_keeps_all_under_equal_attention_until_the_end() -> None:

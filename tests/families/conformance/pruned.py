@@ -84,10 +84,10 @@ def expect(
     scheme = "keep" if facts.decoder.axes == 3 else str(getattr(reference, "POSITIONS", "repack"))
     cache: KVCache = [None] * w.layers
     edges = [0, *method.decoder_cuts, w.layers]
-    query = key = np.empty(0)
+    query = key = value = np.empty(0)
     for first, last in pairwise(edges):
         if first:
-            prompt = Prompt(w, first, h, at, seen, query, key, rows, parts[-1])
+            prompt = Prompt(w, first, h, at, seen, query, key, value, rows, parts[-1])
             one = reference.cut(prompt, stages[first])
             origin = origin[one.kept]
             kept.append(origin)
@@ -95,6 +95,9 @@ def expect(
         h = llava.decoder_layers(w, range(first, last - 1), h, at, cache)
         query, key = llava.layer_queries_keys(w, last - 1, h, at)
         h = llava.decoder_layer(w, last - 1, h, at, cache)
+        entry = cache[last - 1]
+        assert entry is not None  # the layer has run
+        value = entry[1]
     return Expected(kept, llava.output_logits(w, h[-1:])[0])
 
 

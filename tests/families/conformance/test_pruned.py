@@ -43,7 +43,13 @@ def test_a_method(make_case: MakeCase, name: str, method: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("llava_next", "visionzip"), ("llava_next", "fastv"), ("qwen2_5_vl", "visionzip"), ("qwen2_5_vl", "vscan")],
+    [
+        ("llava_next", "visionzip"),
+        ("llava_next", "fastv"),
+        ("llava_next", "flowcut"),
+        ("qwen2_5_vl", "visionzip"),
+        ("qwen2_5_vl", "vscan"),
+    ],
 )
 def test_two_pictures_with_words_between(make_case: MakeCase, name: str, method: str) -> None:
     """Of other shapes and sizes; both keep rows."""
