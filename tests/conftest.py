@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from edgeprune.bundle.manifest import Dialect, Dtype
 from edgeprune.bundle.prompt import Medium
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side, one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("edgeprune", deadline=None)  # a busy machine is no failure
+settings.load_profile("edgeprune")
 
 MakeCheckpoint = Callable[[str], Path]
 MakeBundle = Callable[[str, Dtype, Dialect], Path]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -76,7 +76,6 @@ def test_several_prompts_have_rows_of_their_own() -> None:
     assert laid.visual_rows.tolist() == [[1, 2]] * 3
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_gathered_by_the_order_a_prompt_is_its_parts(data: st.DataObject) -> None:
     """Against the plain way: embed every part, put the pictures' rows between them."""

@@ -164,7 +164,7 @@ def test_onevision_at_its_real_size(onevision: dict[int, Any]) -> None:
     assert (rows.weight is None, len(rows.origin)) == (True, 729 + 81 * 82)  # 9 tiles
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(height=st.integers(2, 400), width=st.integers(2, 400), side=st.sampled_from([3, 4]), limit=st.integers(2, 9))
 def test_any_size(
     llava_next: dict[int, Any], onevision: dict[int, Any], height: int, width: int, side: int, limit: int

@@ -84,7 +84,7 @@ def test_other_patches_and_other_limits() -> None:
     assert np.array_equal(feeds["pixel_values"].reshape(expected.shape), expected)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([(56**2, 64 * 28**2), (3136, 12845056), (9, 784)]))
 def test_sizes(height: int, width: int, limits: tuple[int, int]) -> None:
     native = replace(NATIVE, min_pixels=limits[0], max_pixels=limits[1])

@@ -131,7 +131,7 @@ def test_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     agrees(path)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     width=st.integers(2, 400),
     height=st.integers(2, 400),
@@ -236,7 +236,7 @@ def test_truncated(tmp_path: Path, suffix: str, share: float) -> None:
         load_image(path)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), suffix=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"]))
 def test_damaged_bytes_never_raise_anything_else(data: st.DataObject, suffix: str) -> None:
     file = io.BytesIO()

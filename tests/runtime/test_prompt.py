@@ -299,7 +299,7 @@ def test_a_stored_truncation_does_not_cut_the_question(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_streamed_text_is_the_decoded_text(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]

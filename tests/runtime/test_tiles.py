@@ -116,14 +116,14 @@ def test_every_family_at_many_sizes(family: tuple[Tiles, Any], size: tuple[int, 
     assert picture.size == (size[1], size[0])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(width=st.integers(2, 260), height=st.integers(2, 260), side=st.sampled_from([14, 27, 56]), data=st.data())
 def test_any_size(width: int, height: int, side: int, data: st.DataObject) -> None:
     tiles, theirs = FAMILIES[data.draw(st.sampled_from(list(FAMILIES)))]
     agree(tiles, theirs, [noise(width, height)], side)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(width=st.integers(2, 3000), height=st.integers(2, 3000), side=st.sampled_from([14, 336, 384, 448]))
 def test_the_grid_is_theirs(width: int, height: int, side: int) -> None:
     tile, size = (side, side), (height, width)
