@@ -1,7 +1,7 @@
 """FlowCut's rule for tiles: its paper's counts, what several runs make of an average, and both ends of the reach."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.budget.flowcut import halved
@@ -83,7 +83,6 @@ def test_one_patch_a_run_cannot_be_pruned() -> None:
         reach("flowcut", Site(3, ("encoder", 2), 32, 3))
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 20),
     st.integers(2, 60),

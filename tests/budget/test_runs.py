@@ -1,7 +1,7 @@
 """Budgets of prompts for which the encoder runs several times: the crops of LLaVA-NeXT, the frames of Video-LLaVA."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune import catalog
@@ -124,7 +124,6 @@ def test_a_label_of_another_number_of_tokens_is_not_taken() -> None:
         make_schedule("visionzip", "paper:640", next_site("visionzip", 1728, 3))
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([name for name in catalog.names() if isinstance(catalog.card(name).places[0], str)]),
     st.integers(2, 37),
